@@ -26,6 +26,7 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
 from collectors.matrix.judged import shown_judges
+from collectors.matrix.luck import shown_luck
 from collectors.matrix.pool_arrays import COSTS, Pool, Pools
 from collectors.matrix.pool_files import ChosenPool
 from collectors.matrix.pools import load_pools
@@ -134,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
     routers = [read_routers(lake, path, chosen) for path in args.choices]
     pools = load_pools(lake, args.task, chosen.choice, include=chosen.include, numbers=kinds)
     judges = shown_judges(lake, chosen.choice, chosen.include)
-    notes = [*chosen.cited(lake.uri), *judges, *head(pools)]
+    luck = shown_luck(lake, chosen.choice, chosen.include, pools.tasks)
+    notes = [*chosen.cited(lake.uri), *judges, *head(pools), *luck]
     for note in notes:
         print(note)
     drawn, why = [], []

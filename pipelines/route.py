@@ -163,10 +163,13 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def run_board(args: argparse.Namespace) -> int:
+    from collectors.matrix.luck import shown_luck
     from collectors.routers.boards import run_trials
     from collectors.routers.standings import stand
 
     lake, questions = _questions(args)
+    pool = pool_of(args, lake)
+    questions.notes.extend(shown_luck(lake, pool.choice, pool.include, set(questions.tasks)))
     routers = _routers(args)
     if args.seconds:
         routers = [replace(one, seconds=float(args.seconds)) for one in routers]

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix import judged
+from collectors.matrix import judged, luck
 from collectors.matrix.judged import judge_lines
 from collectors.matrix.pools import needed_views
 from collectors.matrix.routed import VIEWS
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
                 *score_file(con, lake, holdings, args.choices, pool.choice, AGAINST[args.against]),
                 judge_lines(con),
             ),
-            only=lambda holdings: (*VIEWS, *needed_views(holdings, ["usd"]), *judged.VIEWS),
+            only=lambda holdings: (*VIEWS, *needed_views(holdings, ["usd"]), *judged.VIEWS, *luck.VIEWS),
             include=pool.include,
             choice=pool.choice,
         )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
 from collectors.matrix.described import head, with_more_is_better
+from collectors.matrix.luck import luck_lines
 from collectors.matrix.pool_arrays import Pool, Pools
 from collectors.matrix.pools import read_pools
 from collectors.matrix.routed import Choices, elsewhere, read_choices
@@ -124,13 +125,13 @@ def score_file(
 ) -> tuple[list[Scored], list[str]]:
     """score_choices for a file of choices, and the pool of its tasks; the lines begin with those on the pool.
 
-    `con` was made with `choice`, and has the views of read_choices and read_pools. Raises ConfigError if the choices do
-    not fit the pool, or leave no question to score.
+    `con` was made with `choice`, and has the views of read_choices, read_pools and luck_lines. Raises ConfigError if
+    the choices do not fit the pool, or leave no question to score.
     """
     chosen = read_choices(con, path, elsewhere(con, lake, holdings))
     pools = read_pools(con, lake, holdings, chosen.tasks, choice, numbers=[unit])
     scored, notes = score_choices(chosen, pools, unit)
-    return scored, [*head(pools), *notes]
+    return scored, [*head(pools), *luck_lines(con, chosen.tasks), *notes]
 
 
 def score_choices(

@@ -6,8 +6,10 @@ Owns their columns and the queries behind them.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
+from collectors.matrix.luck import lines_of
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
 from collectors.website.tables import Column, Table, known, model_page, shown, task_page
@@ -65,7 +67,16 @@ def tasks_table(tables: Tables) -> Table:
         columns,
         with_pages(tables.rows(_TASKS)),
         _TASKS,
+        notes=luck_of(tables),
     )
+
+
+def luck_of(tables: Tables, tasks: Collection[str] | None = None) -> list[str]:
+    """Lines on the tasks, or all, whose gap is partly luck."""
+    rows = tables.rows("SELECT task, sampled_once FROM oracle WHERE NOT is_all AND sampled_once > 0 ORDER BY task")
+    sampled = {row["task"]: row["sampled_once"] for row in rows if tasks is None or row["task"] in tasks}
+    heldout = tables.rows("FROM oracle_heldout WHERE NOT is_all") if tables.holds("oracle_heldout") else []
+    return [shown(line, "prose") for line in lines_of(sampled, {row["task"]: row for row in heldout})]
 
 
 # ---- leaderboard

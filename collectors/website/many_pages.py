@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from collectors.website.boards import BOARD, board_columns, board_notes, pair_columns, with_pages
+from collectors.website.boards import BOARD, board_columns, board_notes, luck_of, pair_columns, with_pages
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
 from collectors.website.tables import (
@@ -73,6 +73,7 @@ def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str
     rows = with_pages(tables.rows(board))
     [about] = tables.rows(filled(_TASK, task)) or [{}]
     [oracle] = tables.rows(filled(_ORACLE, task)) or [{}]
+    luck = luck_of(tables, [name])
     better = None if not about else "more is better" if about["higher_is_better"] else "less is better"
     stated = [
         ("metric", f"{about['metric']}, {better}" if about else None),
@@ -94,6 +95,7 @@ def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str
     return Page(
         task_page(name),
         name,
+        luck,
         tables=[
             Table(
                 f"board-{key}",

@@ -11,6 +11,7 @@ import duckdb
 from rich.console import Console
 
 from collectors.matrix.described import scarce
+from collectors.matrix.luck import luck_line
 from pipelines.console.leaderboard_shown import GROUP, older_definitions, show_corner, show_leaderboard
 from pipelines.console.tables import MOST_CELLS, MOST_ITEMS, MOST_MODELS, MOST_TASKS, fetch, headed, mark, number
 from schemas.failures import NOTHING_ANSWERED
@@ -27,6 +28,7 @@ SHOWN = (
     "matrix",
     "model_prices",
     "oracle",
+    "oracle_heldout",
     "pool",
     "prices",
     "questions",
@@ -127,11 +129,10 @@ def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
             *(number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
         )
     console.print(table)
-    for row in [row for row in rows if row["sampled_once"]]:
-        console.print(
-            f"{row['task']}: {row['sampled_once']:,} candidates were asked once and sample their answers: part of the "
-            "gap is luck (view oracle_heldout)"
-        )
+    sampled = [row for row in rows if row["sampled_once"]]
+    heldout = {row["task"]: row for row in fetch(con, "FROM oracle_heldout")} if sampled else {}
+    for row in sampled:
+        console.print(luck_line(row["task"], row["sampled_once"], heldout.get(row["task"])), soft_wrap=True)
     left = fetch(
         con,
         "SELECT task, list(candidate ORDER BY candidate)[:6] AS names, count(*) AS number, candidates.gained "

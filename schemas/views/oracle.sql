@@ -65,11 +65,7 @@ described AS (
         count(DISTINCT (task, prompting)) - count(DISTINCT task) + 1 AS promptings,
         count(*) FILTER (imported_from IS NOT NULL) AS imported,
         count(DISTINCT candidate) FILTER (
-            (
-                TRY_CAST(decoding ->> '$.temperature' AS DOUBLE) > 0
-                OR TRY_CAST(generation_config ->> '$.temperature' AS DOUBLE) > 0
-                OR (decoding ->> '$.do_sample') = 'true'
-            )
+            _samples(decoding, generation_config)
             AND cell_id NOT IN (SELECT cell_id FROM _repeats)
         ) AS sampled_once
     FROM members
