@@ -39,6 +39,8 @@ SHAPES = (
 )
 #: What the estimate reads of a shard.
 FACTS = {"engine": "stub", "items": 50, "engine_tokens": 40_000, "engine_seconds": 2.0, "load_seconds": 30, "gpus": 0.5}
+#: Links to one file; ext4 allows 65,000.
+MOST_LINKS = 50_000
 #: Runs the script and prints its CPU-seconds and memory.
 CODE = """
 import sys
@@ -91,10 +93,12 @@ def planned_half(folder: Path, models: int) -> Path:
     plan = make_plan(config, lake)
     plan.write(lake)
     # One file, linked under the name of every shard: half of 102,000 cells are made within seconds.
-    shared = folder / "shard.parquet"
-    shared.write_bytes(parquet_bytes(RECORD.empty_table(), {"shard": FACTS}))
+    data = parquet_bytes(RECORD.empty_table(), {"shard": FACTS})
     halves = (cell for i, cell in enumerate(plan.cells) if (i + i // models) % 2)  # of each task and of each model
-    for cell in halves:
+    for number, cell in enumerate(halves):
+        shared = folder / f"shard-{number // MOST_LINKS}.parquet"
+        if number % MOST_LINKS == 0:
+            shared.write_bytes(data)
         name = shard_name(cell.cell.spec.task, ShardName(cell.cell.cell_id, 0, 0, cell.cell.items - 1))
         place = Path(lake.root, name)
         place.parent.mkdir(parents=True, exist_ok=True)
