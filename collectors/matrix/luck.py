@@ -70,4 +70,12 @@ def lines_of(sampled: Mapping[str, int], heldout: Mapping[str, Mapping[str, Any]
 
 def shown_luck(lake: Lake, choice: PoolChoice, include: str, tasks: Collection[str] | None = None) -> list[str]:
     """The lines of luck_lines for a pool of `lake`."""
+    # The members of a pool of 102,000 cells take seconds, and most lakes hold greedy answers alone.
+    sampled = "SELECT 1 FROM _run_cells WHERE _samples(decoding, generation_config) LIMIT 1"
+
+    def samples(con: duckdb.DuckDBPyConnection, _: object) -> bool:
+        return bool(con.execute(sampled).fetchall())
+
+    if not ask(lake, samples, only=("_run_cells", "_samples"), include=include, shards=False):
+        return []
     return ask(lake, lambda con, _: luck_lines(con, tasks), only=VIEWS, include=include, choice=choice)
