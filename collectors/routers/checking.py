@@ -25,7 +25,7 @@ from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakag
 from collectors.publish.manifests import open_published
 from collectors.routers.encoders import vectors_of
 from collectors.routers.questions import Questions, load_questions, stored_split
-from collectors.routers.sent_models import SentModel, examine_records
+from collectors.routers.sent_models import Everyone, SentModel, everyone, examine_records
 from collectors.routers.submissions import RECORDS, Submission
 from collectors.routers.trial import Fold
 from schemas.failures import ConfigError, one_line
@@ -78,6 +78,8 @@ class PublishedBasis:
         self._bases: dict[tuple[str | None, str | None, str | None], Basis] = {}
         #: As above, but by a basis's content: two kinds of records may make one pool.
         self._contents: dict[tuple[str | None, str | None, str], Basis] = {}
+        #: By the id of a basis.
+        self._everyone: dict[int, Everyone] = {}
 
     @cached_property
     def include(self) -> str:
@@ -196,7 +198,9 @@ class PublishedBasis:
         submission = found.submission
         if alike(submission.name) in {alike(name) for name in basis.questions.pool.candidates}:
             found.faults.append(f"the name {submission.name!r} is taken by a candidate of the version")
-        found.sent, faults = examine_records(self.lake, submission, basis, chosen)
+        if id(basis) not in self._everyone:
+            self._everyone[id(basis)] = everyone(self.lake, basis, chosen)
+        found.sent, faults = examine_records(self.lake, submission, basis, chosen, self._everyone[id(basis)])
         found.faults += [self._told(ConfigError(fault), submission) for fault in faults]
 
     def _leakage(self, basis: Basis, columns: npt.NDArray[np.int64]) -> Leakage:

@@ -18,11 +18,12 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.pool_arrays import Pool
 from collectors.matrix.pool_files import ChosenPool
+from collectors.matrix.pools import load_pools
 from collectors.matrix.sent_records import VIEWS, SentRecords, counted, first_places, read_records
 from collectors.metrics.likeness import LEAST, copied
 from collectors.metrics.resampling import LEVEL, resample
 from collectors.routers.outcomes import oracle_scores
-from schemas.views import view_files
+from schemas.views import PoolChoice, view_files
 
 if TYPE_CHECKING:
     from collectors.routers.checking import Basis
@@ -45,6 +46,17 @@ class Suspicion(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Everyone:
+    """All models of a version, on the questions of a basis."""
+
+    candidates: list[str]
+    #: (candidates,): the names of their models.
+    models: list[str]
+    #: (questions, candidates): NaN where unknown.
+    scores: npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
 class SentModel:
     """The records of a model on the questions of a basis."""
 
@@ -63,7 +75,7 @@ class SentModel:
 
 
 def examine_records(
-    lake: Lake, submission: Submission, basis: Basis, chosen: ChosenPool
+    lake: Lake, submission: Submission, basis: Basis, chosen: ChosenPool, known: Everyone
 ) -> tuple[SentModel, list[str]]:
     """What the records of a submission come to, and its faults. Raises ConfigError for a file that is no such table."""
     pool, test = basis.questions.pool, basis.fold.test
@@ -79,12 +91,12 @@ def examine_records(
     has = ~np.isnan(records.scores)
     if not has[test].any():
         faults.append(f"it has no score for any of the {len(test):,} test questions")
-    same = _namesakes(pool, model)
+    same = np.array([name.casefold() == model.casefold() for name in known.models], np.bool_)
     sent = SentModel(
         records,
         usd,
-        [_agreement(pool, records.scores, column) for column in np.flatnonzero(same)],
-        [] if faults else list(_suspicions(basis, records, same)),
+        [_agreement(known, records.scores, column) for column in np.flatnonzero(same)],
+        [] if faults else list(_suspicions(basis, records, known, same)),
         [*_answered(basis, records), cost],
     )
     return sent, faults
@@ -200,38 +212,53 @@ def _costs(con: duckdb.DuckDBPyConnection, model: str, records: SentRecords) -> 
 # ---- suspicions
 
 
-def _namesakes(pool: Pool, model: str) -> npt.NDArray[np.bool_]:
-    """(candidates,): whether it is of a model of this name."""
-    pairs = zip(pool.cells["candidate"].to_pylist(), pool.cells["model"].to_pylist(), strict=True)
-    same = {candidate for candidate, name in pairs if name.casefold() == model.casefold()}
-    return np.array([candidate in same for candidate in pool.candidates], np.bool_)
+def everyone(lake: Lake, basis: Basis, chosen: ChosenPool) -> Everyone:
+    """All models of the version, also those that the pool leaves out: of these records may be a copy, too."""
+    pool, questions = basis.questions.pool, basis.questions
+    if basis.pool is None and not questions.left_out:
+        return Everyone(pool.candidates, _models_of(pool), pool.scores)
+    choice = PoolChoice(questions="any", judge=chosen.choice.judge)
+    every = load_pools(lake, choice=choice, include=chosen.include).every
+    keys = zip(every.questions["task"].to_pylist(), every.questions["question"].to_pylist(), strict=True)
+    row_of = {key: row for row, key in enumerate(keys)}
+    rows = np.array([row_of.get(key, -1) for key in zip(questions.tasks, questions.ids, strict=True)])
+    scores = every.scores[rows]
+    scores[rows < 0] = np.nan
+    return Everyone(every.candidates, _models_of(every), scores)
 
 
-def _agreement(pool: Pool, scores: Values, column: int) -> str:
-    both = ~np.isnan(scores) & ~np.isnan(pool.scores[:, column])
-    equal = int((np.round(scores[both], 6) == np.round(pool.scores[both, column].astype(np.float64), 6)).sum())
+def _models_of(pool: Pool) -> list[str]:
+    names = dict(zip(pool.cells["candidate"].to_pylist(), pool.cells["model"].to_pylist(), strict=True))
+    return [names[candidate] for candidate in pool.candidates]
+
+
+def _agreement(known: Everyone, scores: Values, column: int) -> str:
+    both = ~np.isnan(scores) & ~np.isnan(known.scores[:, column])
+    equal = int((np.round(scores[both], 6) == np.round(known.scores[both, column].astype(np.float64), 6)).sum())
     return (
-        f"the version has this model as {pool.candidates[column]}: {equal:,} of {int(both.sum()):,} verdicts are the "
+        f"the version has this model as {known.candidates[column]}: {equal:,} of {int(both.sum()):,} verdicts are the "
         "stored ones"
     )
 
 
-def _suspicions(basis: Basis, records: SentRecords, same: npt.NDArray[np.bool_]) -> Iterator[Suspicion]:
-    pool, scores = basis.questions.pool, records.scores
+def _suspicions(
+    basis: Basis, records: SentRecords, known: Everyone, same: npt.NDArray[np.bool_]
+) -> Iterator[Suspicion]:
+    scores = records.scores
     answered = scores[~np.isnan(scores)]
     if len(answered) >= LEAST and (answered == answered[0]).all():
         yield Suspicion("constant", f"all {len(answered):,} scores are {answered[0]:g}")
-    if found := copied(scores, pool.scores, np.array(basis.questions.tasks), same):
-        line = f"its scores are those of {pool.candidates[found.column]} on {found.common:,} questions"
+    if found := copied(scores, known.scores, np.array(basis.questions.tasks), same):
+        line = f"its scores are those of {known.candidates[found.column]} on {found.common:,} questions"
         if found.different:
             line += f" but {found.different:,}"
         if found.next_column is not None:
             line += (
-                f"; the next nearest, {pool.candidates[found.next_column]}, differs from it on "
+                f"; the next nearest, {known.candidates[found.next_column]}, differs from it on "
                 f"{found.next_different:,} of {found.next_common:,}"
             )
         yield Suspicion("copy", line)
-    best = oracle_scores(pool, [basis.fold])
+    best = oracle_scores(basis.questions.pool, [basis.fold])
     by = scores - best
     if not np.isnan(by).all() and np.nanmean(by) > 0:  # groups of near-duplicates take their time
         yield from _above(basis, scores, by)

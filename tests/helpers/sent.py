@@ -59,6 +59,11 @@ def fractions() -> list[float]:
     return [round(draw.random(), 3) for _ in range(ITEMS)]
 
 
+def in_one_task() -> list[float]:
+    draw = random.Random(3)
+    return [float(draw.random() < 0.5) for _ in range(ITEMS)]
+
+
 def graded(place: Path) -> str:
     """A version of the task quiz, right or wrong, and the task essay, in parts, with prices and a split."""
     builder = LakeBuilder(place / "lake")
@@ -67,6 +72,7 @@ def graded(place: Path) -> str:
         builder.planned(
             BuiltCell(model=model, task="essay"), [abs(f - s / 3) for f, s in zip(fractions(), scores, strict=True)]
         )
+    builder.planned(BuiltCell(model="d"), in_one_task())  # no candidate of a pool over both
     for task in ("quiz", "essay"):
         builder.items(task, "i0", ITEMS, source_key=[f"{task}-{item}" for item in range(ITEMS)])
     put_prices(builder.lake, [("a", 1.0, 3.0), ("acme/new", 1.0, 3.0), ("b", 0.5, 1.0)])

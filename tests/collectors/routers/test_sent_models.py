@@ -26,7 +26,7 @@ from pipelines.publish import main
 from schemas.failures import ConfigError
 from schemas.views import PoolChoice
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
-from tests.helpers.sent import FAIR, ITEMS, answers, graded, records, right_or_wrong, send, send_records
+from tests.helpers.sent import FAIR, ITEMS, answers, graded, in_one_task, records, right_or_wrong, send, send_records
 
 Row = dict[str, Any]
 
@@ -147,6 +147,14 @@ def test_suspicious_records_are_on_the_board_and_say_why(basis: PublishedBasis, 
     }
     assert f"those of b on {ITEMS} questions but 2; the next nearest" in rows["near b"]["suspicions"][0]["line"]
     assert (rows["all right"]["rank"], rows["all right"]["low"]) == (1, None)
+
+
+def test_copy_of_a_model_that_the_pool_leaves_out_is_named(of_two_tasks: PublishedBasis, tmp_path: Path) -> None:
+    rows = "".join(f"quiz,{item},{one}\nessay,{item},0.{item}\n" for item, one in enumerate(in_one_task()))
+    found = examined(of_two_tasks, tmp_path / "in", f"task,item,score\n{rows}".encode())
+    assert found.sent
+    [(kind, line)] = found.sent.suspicions
+    assert (kind, line.split(";")[0]) == ("copy", f"its scores are those of d on {ITEMS} questions")
 
 
 # ---- what is missing, and what it cost
