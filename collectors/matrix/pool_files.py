@@ -18,6 +18,7 @@ import yaml
 
 from collectors.lake import layout
 from collectors.lake.store import Lake
+from collectors.plain_yaml import is_text, read_plain
 from schemas.failures import YAML_VALUE_ERRORS, ConfigError, one_line
 from schemas.identity import digest
 from schemas.sql import quoted
@@ -102,28 +103,6 @@ def choose_pool(
     return ChosenPool(file.choice, file.include, file)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses aliases, as a few lines of them stand for gigabytes, and a key that stands twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        value = super().construct_mapping(node, deep=deep)
-        if len(value) < len(node.value):
-            raise yaml.YAMLError("a key stands twice")
-        return value
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("a pool has no aliases")
-        return super().compose_node(parent, index)
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(value.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-
-
 def _check_size(size: int, place: str) -> None:
     if size > _MOST:
         raise ConfigError(f"pool {place}: {size:,} bytes are too many for a pool")
@@ -161,7 +140,7 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
     """The pool in a file's bytes; `place` names it in messages. Raises ConfigError, with the key, for a wrong one."""
     _check_size(len(data), place)
     try:
-        value = yaml.load(data, Loader=_Loader)  # a SafeLoader
+        value = read_plain(data)
     except (*YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"pool {place}: this is not YAML: {one_line(error, 200)}") from error
     if not isinstance(value, dict):
@@ -174,13 +153,13 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
 
     def text(key: str, default: str) -> str:
         one = value.get(key, default)
-        if not _is_text(one):
+        if not is_text(one):
             raise wrong(key)
         return str(one)
 
     def texts(key: str) -> list[str] | None:
         some = value.get(key)
-        if some is not None and not (isinstance(some, list) and some and all(_is_text(one) for one in some)):
+        if some is not None and not (isinstance(some, list) and some and all(is_text(one) for one in some)):
             raise wrong(key)
         return some
 
