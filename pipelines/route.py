@@ -60,7 +60,7 @@ examples:
   python pipelines/route.py choose --lake /data/lake --kept kept --out choices.csv
   python pipelines/route.py split --lake /data/lake --seed 1
 
-exit codes: 0 done; 1 some routers have no row (they are named); 2 the input is wrong"""
+exit codes: 0 done; 1 a router failed, or has no row (it is named); 2 the input is wrong"""
 
 RULES = ("content", "task", "time", "model")
 
@@ -73,7 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except (RouterlakeError, duckdb.Error) as error:
         print(f"route: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1 if _is_of_a_router(error) else 2
+
+
+def _is_of_a_router(error: Exception) -> bool:
+    from collectors.routers.contract import RouterFailed  # numpy takes a while
+
+    return isinstance(error, RouterFailed)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,20 +22,39 @@ from typing import Any
 import numpy as np
 
 from collectors.atomic import write_whole
+from collectors.file_digests import sha256_of
 from collectors.routers import encoders
-from collectors.routers.contract import Floats
-from collectors.routers.process import LOST, Process
+from collectors.routers.contract import ABSTAIN, Floats, RouterFailed, why
+from collectors.routers.process import LOST, Process, is_end
 from collectors.routers.questions import NUMBERS, Questions
 from collectors.routers.registry import SHIPPED, RouterSpec
-from collectors.routers.trial import Data, Fold, write_data
+from collectors.routers.sources import Note, Sources
+from collectors.routers.trial import ALPHAS, Data, Fold, write_data
 from collectors.scratch import scratch
 from schemas.identity import safe_name
 from schemas.texts import without_key_values
 
 #: Trials done and in all, and a line on the last one.
 Progress = Callable[[int, int, str], None]
+logger = logging.getLogger(__name__)
 #: Failures that may have come from the machine, and are tried again by the next board.
 _AGAIN = ("died", LOST)
+#: Array of a trial -> kind of its type, and its shape by letters of Job.size. Whole numbers are columns.
+_ARRAYS = {
+    "chosen": ("i", "q"),
+    "more_usd": ("f", "q"),
+    "more_s": ("f", "q"),
+    "peeks": ("b", ""),
+    "fit_s": ("f", ""),
+    "route_s": ("f", ""),
+    "sources": ("U", ""),
+}
+_PERHAPS = {
+    "squared_error": ("f", "q"),
+    "squared_error_of_means": ("f", "q"),
+    "curve": ("i", "aq"),
+    "bits": ("f", "q"),
+}
 #: Libraries beyond the extra that a shipped router's factory needs.
 _NEEDS = {one.factory: one.needs for one in SHIPPED.values()}
 
@@ -61,6 +83,8 @@ class Job:
     out: Path
     #: As collectors.routers.process.Process.run takes it.
     trial: dict[str, Any]
+    #: How many questions, candidates and alphas it has, by their first letters.
+    size: dict[str, int]
 
 
 #: Runs the jobs with the files of a folder, and gives each at its end, with {} or why it failed.
@@ -79,20 +103,27 @@ def run_trials(
 ) -> list[Trial]:
     """The trials of all routers on all folds, by router and fold; those that `folder` has are not run again.
 
-    `path` are folders where modules of routers may lie. Raises ConfigError for an encoder that is not there.
+    `path` are folders where modules of routers may lie. A kept trial whose file is damaged, or whose router is of other
+    code now, is run again. Raises ConfigError for an encoder that is not there, and RouterFailed where a router wrote
+    into the data of the board.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vectors = {name: encoders.vectors_of(name, questions.texts) for name in sorted({one.encoder for one in routers})}
     state = _digest_of(questions, vectors)
     jobs: list[Job] = []
     found: dict[tuple[str, int], Trial] = {}
+    sources = {spec.folder: Sources([*filter(None, [spec.folder]), *path]) for spec in routers}
+    digests = {spec.name: spec.digest for spec in routers}
     for number, fold in enumerate(folds):
         of_fold = _digest([fold.train, fold.test, fold.seed, fold.unseen, fold.probes])
+        size = {"q": len(fold.test), "c": len(questions.pool.candidates), "a": len(ALPHAS)}
         for spec in routers:
-            out = folder / f"{safe_name(spec.name)}-{number}-{_digest([spec.digest, state, of_fold])}.npz"
-            kept = _kept(spec.name, number, out)
+            out = folder / f"{safe_name(spec.name)}-{number}-{_digest([digests[spec.name], state, of_fold])}.npz"
+            job = Job(spec, number, out.resolve(), _trial_of(spec, number, path), size)
+            kept = _kept(job, sources[spec.folder])
             if kept is None:
-                jobs.append(Job(spec, number, out.resolve(), _trial_of(spec, number, path)))
+                _forget(job)  # a router that writes nothing must not get the choices of another code
+                jobs.append(job)
             else:
                 found[spec.name, number] = kept
     total = len(routers) * len(folds)
@@ -101,11 +132,19 @@ def run_trials(
     if jobs:
         with scratch("route-") as place:
             _write(questions, vectors, folds, place)
-            with contextlib.closing(runner(jobs, place)) as ends:
-                for job, ended in ends:
-                    trial = found[job.spec.name, job.fold] = _ended(job, ended)
-                    if progress:
-                        progress(len(found), total, f"{job.spec.name}, fold {job.fold}{_why(trial)}")
+            written = _Written(place)
+            try:
+                with contextlib.closing(runner(jobs, place)) as ends:
+                    for job, ended in ends:
+                        written.check(f"{job.spec.name}, or a router that ran beside it,")
+                        trial = found[job.spec.name, job.fold] = _ended(job, ended, sources[job.spec.folder])
+                        if progress:
+                            progress(len(found), total, f"{job.spec.name}, fold {job.fold}{_why(trial)}")
+                written.check("a router", whole=True)
+            except RouterFailed:  # none of the trials runs on
+                for job in jobs:
+                    _forget(job)
+                raise
     return [found[spec.name, number] for spec in routers for number in range(len(folds))]
 
 
@@ -154,9 +193,10 @@ def in_processes(count: int) -> Runner:
             work.put(job)
         ends: queue.Queue[tuple[Job, dict[str, Any]] | BaseException] = queue.Queue()
         stop = threading.Event()
+        processes = [Process() for _ in range(min(count, len(jobs)))]
         servers = [
-            threading.Thread(target=_serve, args=(work, ends, stop, place), daemon=True)
-            for _ in range(min(count, len(jobs)))
+            threading.Thread(target=_serve, args=(process, work, ends, stop, place), daemon=True)
+            for process in processes
         ]
         try:
             for server in servers:
@@ -170,28 +210,28 @@ def in_processes(count: int) -> Runner:
                 server.join()  # their processes have ended then
         finally:
             stop.set()
+            while any(server.is_alive() for server in servers):
+                for process in processes:
+                    process.stop()
+                time.sleep(0.05)
 
     return run
 
 
 def _serve(
+    process: Process,
     work: queue.Queue[Job],
     ends: queue.Queue[tuple[Job, dict[str, Any]] | BaseException],
     stop: threading.Event,
     place: Path,
 ) -> None:
-    process = Process()
     try:
         while not stop.is_set():
             try:
                 job = work.get_nowait()
             except queue.Empty:
                 return
-            ended = process.run(job.trial, place, job.out)
-            if ended.get("failed") == LOST:
-                process.close()
-                process = Process()
-            ends.put((job, ended))
+            ends.put((job, process.run(job.trial, place, job.out)))
     except BaseException as error:
         ends.put(error)
     finally:
@@ -202,33 +242,103 @@ def _why(trial: Trial) -> str:
     return f": {trial.failed}: {trial.message}" if trial.failed else ""
 
 
-def _ended(job: Job, ended: dict[str, Any]) -> Trial:
-    ended = without_key_values(ended)  # an error of the router's own may hold its key
+def _ended(job: Job, ended: dict[str, Any], sources: Sources) -> Trial:
+    note: Note | None = ended.get("sources")
+    ended = without_key_values({key: one for key, one in ended.items() if key != "sources"})  # an error may hold a key
+    made: dict[str, Any] = {}
+    if not ended:
+        try:
+            made, note = _read(job)
+        except Exception as error:  # the router wrote into it
+            ended = {"failed": "died", "message": f"what it left is no trial: {why(error, 200)}"}
+    if note and (other := sources.other(note)) and sources.has(other):
+        message = f"{other} was changed while it ran, or is another on the machine that ran it"
+        ended = {"failed": LOST, "message": message}
     if ended:
-        write_whole(_failure(job.out), json.dumps(ended).encode())
+        _forget(job)
+        write_whole(_failure(job.out), json.dumps({**ended, "sources": note}).encode())
         return Trial(job.spec.name, job.fold, {}, ended["failed"], ended["message"])
-    return Trial(job.spec.name, job.fold, _read(job.out))
+    return Trial(job.spec.name, job.fold, made)
 
 
-def _kept(router: str, fold: int, out: Path) -> Trial | None:
+def _kept(job: Job, sources: Sources) -> Trial | None:
+    """The trial that is there, if its router is of the same code still."""
+    name, out = job.spec.name, job.out
+    at = out if out.exists() else _failure(out)
     try:
-        if out.exists():
-            return Trial(router, fold, _read(out), is_kept=True)
-        ended = json.loads(_failure(out).read_text(encoding="utf-8"))
-        if ended["failed"] in _AGAIN:
+        if at == out:
+            made, note = _read(job)
+            return None if note is None or sources.other(note) else Trial(name, job.fold, made, is_kept=True)
+        ended = json.loads(at.read_text(encoding="utf-8"))
+        if not ended or not is_end(ended):
+            raise ValueError("it is no failure")
+        note = ended.get("sources")
+        if note is None and not job.spec.is_shipped:  # it was ended before it could tell
             return None
-        return Trial(router, fold, {}, str(ended["failed"]), str(ended["message"]), is_kept=True)
-    except (OSError, ValueError, KeyError, TypeError):
+        if ended["failed"] in _AGAIN or sources.other(note or {}):
+            return None
+        return Trial(name, job.fold, {}, ended["failed"], ended["message"], is_kept=True)
+    except FileNotFoundError:
         return None
+    except Exception as error:  # a damaged file may raise anything
+        logger.warning("the kept trial %s is damaged, and runs again: %s", at.name, why(error, 200))
+        return None
+
+
+def _forget(job: Job) -> None:
+    for path in (job.out, _failure(job.out)):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _failure(out: Path) -> Path:
     return out.with_suffix(".failed.json")
 
 
-def _read(out: Path) -> dict[str, Any]:
-    with np.load(out, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _read(job: Job) -> tuple[dict[str, Any], Note | None]:
+    """The arrays and numbers in the file of a trial, and the note of its sources. Raises anything for a wrong file."""
+    with open(job.out, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        made = {name: file[name] for name in file.files}
+    if lost := _ARRAYS.keys() - made.keys():
+        raise ValueError(f"it lacks {min(lost)}")
+    for name, values in made.items():
+        kind, shape = {**_ARRAYS, **_PERHAPS}[name]
+        if values.dtype.kind != kind or values.shape != tuple(job.size[letter] for letter in shape):
+            raise ValueError(f"{name} is of another type or shape")
+        if kind == "i" and values.size and not ABSTAIN <= values.min() <= values.max() < job.size["c"]:
+            raise ValueError(f"{name} has columns that are none of the pool's")
+    note = json.loads(str(made.pop("sources")))
+    if note is not None and not (isinstance(note, dict) and all(isinstance(one, str) for one in note.values())):
+        raise ValueError("sources is no note")
+    return made, note
+
+
+class _Written:
+    """The files that a board wrote for its trials, which no router may change."""
+
+    def __init__(self, place: Path) -> None:
+        self._paths = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+        for path in self._paths:
+            path.chmod(0o444)
+        self._seen, self._content = self._looks(), self._digests()
+
+    def _looks(self) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                one = os.stat(path, follow_symlinks=False)
+                found.append((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns))
+        return found
+
+    def _digests(self) -> list[str]:
+        return [sha256_of(path) for path in self._paths]
+
+    def check(self, who: str, *, whole: bool = False) -> None:
+        """Raises RouterFailed if a file is another. `whole`: its content is read, too, as a file that is mapped may
+        change and look the same.
+        """
+        if self._looks() != self._seen or (whole and self._digests() != self._content):
+            raise RouterFailed(f"{who} wrote into the data of the board: what was made with them is thrown away")
 
 
 def _digest_of(questions: Questions, vectors: dict[str, Floats]) -> str:

@@ -15,13 +15,13 @@ none. `route` returns for each query a name of `candidates`, its column, or None
     probabilities(queries, candidates) -> (n, c)     of its choice, for RouterEval's E_p
     usd_per_query                                    USD of one routing, such as a call of an encoder
 
-and it may ask for answers before it chooses (`queries.answers`), which are paid for. Its constructor gets the
+and it may ask for answers before it chooses (`queries.answers.ask`), which are paid for. Its constructor gets the
 parameters of the YAML, and `seed` if it takes one. Knows no lake and no metrics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.metrics.gaps import row_blocks
+from schemas.failures import RouterlakeError, one_line
 
 Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -44,20 +45,81 @@ class BadChoice(ValueError):
     """A router's choices do not fit the queries and candidates."""
 
 
+class RouterFailed(RouterlakeError):
+    """A router failed where nothing but it was asked for."""
+
+
+def why(error: BaseException, limit: int = 300) -> str:
+    """The message of whatever a router raised, on one line: an error's own text may raise, too."""
+    try:
+        return " ".join(str(error).split())[:limit] if type(error) is BadChoice else one_line(error, limit)
+    except Exception:
+        return type(error).__name__
+
+
+#: Marks by their names.
+Marks = dict[str, Floats]
+
+
 @dataclass
 class Answers:
-    """The answers that a router may ask for while it routes, and a note of those it asked for."""
+    """The answers that a router may ask for while it routes."""
 
-    #: Name in OBSERVED -> (queries, candidates), NaN where unknown.
-    observed: dict[str, Floats]
+    #: Name in OBSERVED -> (queries, candidates), NaN where unknown. A router that routes has none of them before it
+    #: asks; one that learns, and a bound, has all.
+    observed: Marks
     #: (queries, candidates), for a router that is a bound and declares PEEKS; None for all others.
     truth: Floats | None = None
-    asked: Mask = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    #: Gives marks, and notes for the board that they were asked for. None: in training nobody pays.
+    given: Callable[[npt.NDArray[np.integer[Any]], int], Marks] | None = None
 
-    def ask(self, rows: npt.NDArray[np.integer[Any]], column: int) -> dict[str, Floats]:
+    def ask(self, rows: npt.NDArray[np.integer[Any]], column: int) -> Marks:
         """The marks of one candidate's answers to these queries; each answer is paid for once."""
-        self.asked[rows, column] = True
-        return {name: values[rows, column] for name, values in self.observed.items()}
+        return self.given(rows, column) if self.given else _marks(self.observed, rows, column)
+
+
+class _Unasked(dict[str, Floats]):
+    """The marks that a router has before it asks."""
+
+    def __missing__(self, name: str) -> Floats:
+        raise BadChoice(
+            f"it reads {name!r} of answers that it did not ask for: answers.ask gives the marks of an answer"
+        )
+
+
+class Asking:
+    """The board's own marks of all answers to some queries, and its own note of which were asked for."""
+
+    def __init__(self, marks: Marks, truth: Floats | None = None) -> None:
+        """`truth` is for a bound."""
+        self._marks, self._truth = marks, truth
+        self.asked = np.zeros(next(iter(marks.values())).shape, np.bool_)
+        for values in marks.values():
+            values.flags.writeable = False  # a bound gets them
+
+    def answers(self) -> Answers:
+        """What a router gets. Nothing that it writes there changes what the board counts."""
+        marks, asked = self._marks, self.asked
+
+        def given(rows: npt.NDArray[np.integer[Any]], column: int) -> Marks:
+            asked[rows, column] = True
+            return _marks(marks, rows, column)
+
+        return Answers(_Unasked() if self._truth is None else dict(marks), self._truth, given)
+
+    def paid(self, name: str, chosen: Columns) -> Floats:
+        """(queries,): the sum of a mark over answers that were asked for and not chosen."""
+        thrown_away = self.asked.copy()
+        rows = np.flatnonzero(chosen != ABSTAIN)
+        thrown_away[rows, chosen[rows]] = False
+        if not thrown_away.any():
+            return np.zeros(len(chosen))
+        found: Floats = np.where(thrown_away, self._marks[name], 0).sum(axis=1)
+        return found
+
+
+def _marks(values: Marks, rows: npt.NDArray[np.integer[Any]], column: int) -> Marks:
+    return {name: np.array(of[rows, column]) for name, of in values.items()}
 
 
 @dataclass(frozen=True)
@@ -133,6 +195,8 @@ def columns_of(chosen: Any, candidates: Sequence[str], queries: int, left_out: S
             columns[row] = value
         else:
             raise BadChoice(f"query {row}: it chose {value!r}, neither a name nor a column")
+    if ((columns < ABSTAIN) | (columns >= len(candidates))).any():  # a number that says otherwise of itself
+        raise BadChoice(f"it chose columns that are none of {len(candidates)}")
     return columns
 
 

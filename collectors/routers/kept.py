@@ -7,11 +7,12 @@ cache keeps the digest of each that it wrote.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,22 @@ from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.metrics.splits import OwnSplit
 from collectors.routers import encoders
-from collectors.routers.contract import ABSTAIN, Answers, BadChoice, Columns, Floats, Queries, columns_of
+from collectors.routers.contract import (
+    ABSTAIN,
+    Answers,
+    Asking,
+    BadChoice,
+    Columns,
+    Floats,
+    Queries,
+    RouterFailed,
+    columns_of,
+    why,
+)
 from collectors.routers.questions import NUMBERS, Questions
 from collectors.routers.registry import RouterSpec, make
-from schemas.failures import ConfigError, RouterlakeError, one_line
+from collectors.routers.sources import Sources, loaded_since
+from schemas.failures import ConfigError, RouterlakeError
 
 _ABOUT, _PICKLE = "router.json", "router.pkl"
 
@@ -41,7 +54,8 @@ def fit_and_keep(
 ) -> list[str]:
     """Fits a router on the split's training questions, or all, into a new folder. Returns lines for the user.
 
-    Raises ConfigError if the folder is there, and for whatever the router raises.
+    Raises ConfigError if the folder is there and for a router that cannot be made, and RouterFailed for whatever the
+    router raises when it is fitted.
     """
     if folder.exists():
         raise ConfigError(f"--out {folder} is there already: name a new folder")
@@ -49,18 +63,22 @@ def fit_and_keep(
     rows = np.arange(len(questions.ids)) if split is None else np.flatnonzero(split.train)
     encoder = encoders.fitted(spec.encoder, questions.texts)
     scores = questions.pool.scores[rows].astype(np.float64)
-    try:
+    vectors = encoder(_of(questions.texts, rows))
+    before = set(sys.modules)
+    with _named(spec, ConfigError):
         router = make(spec, seed)
-        router.fit(
-            _queries(questions, rows, encoder(_of(questions.texts, rows))),
-            scores,
-            questions.pool.number("usd")[rows],
-            ~np.isnan(scores),
-        )
+        if getattr(router, "PEEKS", False):
+            raise BadChoice("it is a bound: it sees the answers, and chooses nothing without them")
+    with _named(spec, RouterFailed):
+        router.fit(_queries(questions, rows, vectors), scores, questions.pool.number("usd")[rows], ~np.isnan(scores))
         data = pickle.dumps((router, encoder))
-    except Exception as error:  # a router may raise anything
-        raise ConfigError(f"{spec.name}: {type(error).__name__}: {one_line(error, 200)}") from error
-    about = {**asdict(spec), "seed": seed, "candidates": questions.pool.candidates, "questions": len(rows)}
+    about = {
+        **asdict(spec),
+        "seed": seed,
+        "candidates": questions.pool.candidates,
+        "questions": len(rows),
+        "sources": loaded_since(before, spec.factory),
+    }
     with replacing(folder) as new:
         new.mkdir()
         (new / _ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -78,7 +96,7 @@ def choose_by(
     """The choices of a kept router for the split's test questions, or all: rows for a file of choices, and lines.
 
     A question that it abstains on has no row. Raises ConfigError if the pool lacks a candidate that it was fitted on,
-    and for a folder that this machine did not write unless `allow_code`.
+    and for a folder that this machine did not write unless `allow_code`; RouterFailed for whatever the router raises.
     """
     try:
         described, pickled = _files(folder)
@@ -91,27 +109,31 @@ def choose_by(
         spec = RouterSpec(**{name: about[name] for name in RouterSpec.__dataclass_fields__})
         _find(spec, path)
         router, encoder = pickle.loads(pickled)
+        fitted_on = [str(name) for name in about["candidates"]]
+        sources = about.get("sources") or {}
+        other = Sources([*filter(None, (spec.folder, *path))]).other(sources)
     except RouterlakeError:
         raise
     except Exception as error:  # a pickle may raise anything
-        raise ConfigError(f"--kept {folder}: {type(error).__name__}: {one_line(error, 200)}") from error
+        raise ConfigError(f"--kept {folder}: {why(error)}") from error
     place = {name: column for column, name in enumerate(questions.pool.candidates)}
-    if lost := [name for name in about["candidates"] if name not in place]:
+    if lost := [name for name in fitted_on if name not in place]:
         raise ConfigError(f"--kept {folder}: the pool lacks {lost[0]!r}, which the router was fitted on: see --pool")
-    columns = np.array([place[name] for name in about["candidates"]], np.int64)
+    columns = np.array([place[name] for name in fitted_on], np.int64)
     rows = np.arange(len(questions.ids)) if split is None else np.flatnonzero(split.test)
-    queries = _queries(questions, rows, encoder(_of(questions.texts, rows)), columns)
-    try:
-        chosen = columns_of(router.route(queries, list(queries.candidates)), queries.candidates, len(queries))
-    except BadChoice as error:
-        raise ConfigError(f"{spec.name}: {error}") from error
-    names = queries.candidates
+    with _named(spec, RouterFailed):
+        queries = _queries(questions, rows, encoder(_of(questions.texts, rows)), columns, is_asked=True)
+        chosen = columns_of(router.route(queries, list(fitted_on)), fitted_on, len(rows))
     made = [
-        {"router": spec.name, "task": queries.tasks[at], "question": queries.ids[at], "model": names[column]}
-        for at, column in enumerate(chosen.tolist())
+        {"router": spec.name, "task": task, "question": question, "model": fitted_on[column]}
+        for task, question, column in zip(
+            _of(questions.tasks, rows), _of(questions.ids, rows), chosen.tolist(), strict=True
+        )
         if column != ABSTAIN
     ]
-    lines = [f"{spec.name}: {len(made):,} choices, {len(queries) - len(made):,} abstained"]
+    lines = [f"{spec.name}: {len(made):,} choices, {len(rows) - len(made):,} abstained"]
+    if other:
+        lines.append(f"its code is not what it was fitted with: {other} is another now, or is not found")
     if more := len(questions.pool.candidates) - len(columns):
         lines.append(f"{more:,} candidates of the pool are new to it, and are not chosen")
     return made, lines
@@ -127,7 +149,21 @@ def _digest_file(*files: bytes) -> Path:
     return cache_dir("routers") / f"{hashlib.sha256(digests).hexdigest()}.fitted"
 
 
-def _queries(questions: Questions, rows: Columns, vectors: Floats, columns: Columns | None = None) -> Queries:
+@contextlib.contextmanager
+def _named(spec: RouterSpec, kind: type[RouterlakeError]) -> Iterator[None]:
+    """Raises an error of `kind`, with the router's name, for whatever the router raises."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a router may raise anything, SystemExit as well
+        raise kind(f"{spec.name}: {why(error)}") from error
+
+
+def _queries(
+    questions: Questions, rows: Columns, vectors: Floats, columns: Columns | None = None, *, is_asked: bool = False
+) -> Queries:
+    """`is_asked`: a router gets marks of those answers alone that it asks for."""
     pool = questions.pool
     at = np.arange(len(pool.candidates)) if columns is None else columns
     observed: dict[str, Floats] = {name: pool.number(name)[np.ix_(rows, at)] for name in NUMBERS}
@@ -138,7 +174,7 @@ def _queries(questions: Questions, rows: Columns, vectors: Floats, columns: Colu
         candidates=[pool.candidates[column] for column in at],
         vectors=vectors,
         metadata={"subject": _of(questions.subjects, rows)},
-        answers=Answers(observed, asked=np.zeros((len(rows), len(at)), np.bool_)),
+        answers=Asking(observed).answers() if is_asked else Answers(observed),
     )
 
 

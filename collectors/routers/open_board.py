@@ -108,14 +108,15 @@ def _stand(basis: Basis, found: dict[str, Examined]) -> Board:
     trials = [_trial(name, one.chosen, one.submission.usd_per_query) for name, one in found.items()]
     for name, chosen in _bases(basis):
         specs.append(RouterSpec(name, ""))
-        trials.append(_trial(name, chosen, 0.0))
+        trials.append(_trial(name, chosen, 0.0, peeks=name == "oracle"))
     pool, questions = basis.questions.pool, basis.questions
     return stand(pool, questions.tasks, questions.groups, specs, [basis.fold], trials)
 
 
-def _trial(name: str, chosen: Any, usd: float) -> Trial:
+def _trial(name: str, chosen: Any, usd: float, *, peeks: bool = False) -> Trial:
     paid = np.where(chosen == ABSTAIN, 0.0, usd)
     made = {"chosen": chosen, "more_usd": paid, "more_s": np.zeros(len(chosen)), "fit_s": 0.0, "route_s": 0.0}
+    made["peeks"] = peeks
     return Trial(name, 0, made)
 
 

@@ -24,19 +24,21 @@ import importlib
 import importlib.util
 import inspect
 import json
-import math
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collectors.routers.sources import text_of
 from schemas.failures import YAML_VALUE_ERRORS, ConfigError, one_line
 from schemas.texts import holds_key_values
 
 _ROOM = "collectors.routers"
 #: Seconds that a router may take to fit and route one fold.
 SECONDS = 600.0
+_MOST = 1e9
 _KEYS = {"name", "router", "parameters", "encoder", "usd_per_query", "seconds"}
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -101,8 +103,8 @@ SHIPPED: dict[str, Shipped] = {
     ),
 }
 
-#: Rows that know the answers, and so bound the routers.
-BOUNDS = ("oracle", "cascade-ideal")
+#: Factories of those that see the answers, and so bound the routers.
+_BOUNDS = tuple(SHIPPED[name].factory for name in ("oracle", "cascade-ideal"))
 
 
 @dataclass(frozen=True)
@@ -122,25 +124,29 @@ class RouterSpec:
 
     @property
     def digest(self) -> str:
-        """Of its parameters and of its module's text: another result may come of another digest."""
-        module = self.factory.partition(":")[0]
+        """Of its parameters, of its module's text and of this room's: another result may come of another digest.
+
+        What its module loads beside it is noted by the trial (collectors.routers.sources).
+        """
         spelled = [self.factory, self.parameters, self.encoder, self.usd_per_query, self.seconds]
-        text = json.dumps(spelled, sort_keys=True, default=str).encode()
-        return hashlib.blake2b(text + _source(module, self.folder), digest_size=8).hexdigest()
+        text = b"" if self.is_shipped else text_of(self.factory.partition(":")[0], [self.folder or "."])
+        parts = json.dumps(spelled, sort_keys=True).encode(), text, _room()
+        return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is known to see the answers before it has run: a trial says so of all others."""
+        return self.factory in _BOUNDS
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether its code is this project's alone."""
+        return self.factory.startswith(f"{_ROOM}.")
 
 
-def _source(module: str, folder: str | None) -> bytes:
-    """The text of a module, and of this room where it is of it; empty where no file has it."""
-    if module.startswith(f"{_ROOM}."):
-        return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    beside = Path(folder or ".") / f"{module.replace('.', '/')}.py"
-    if beside.is_file():
-        return beside.read_bytes()
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return b""
-    return Path(spec.origin).read_bytes() if spec and spec.origin and spec.origin.endswith(".py") else b""
+def _room() -> bytes:
+    """The text of this room: it makes the routers that are shipped, and the figures of all others."""
+    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def default_routers(encoder: str = "tfidf") -> list[RouterSpec]:
@@ -163,7 +169,7 @@ def router_of(text: str, encoder: str = "tfidf", folder: str | None = None) -> R
     """
     if _FACTORY.fullmatch(text):
         module, _, name = text.partition(":")
-        source = _source(module, folder).decode("utf-8", "replace")
+        source = text_of(module, [folder or "."]).decode("utf-8", "replace")
         is_there = re.search(rf"\b{name}\b|import \*|__getattr__", source)
         if source and not is_there:
             raise ConfigError(f"no router {text!r}: the module {module} has no {name}")
@@ -175,8 +181,10 @@ def read_routers(path: Path) -> list[RouterSpec]:
     """The routers of a YAML file, see above. Raises ConfigError, naming the entry that is wrong."""
     import yaml
 
+    from collectors.plain_yaml import is_text, read_plain
+
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = read_plain(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {one_line(error, 200)}") from error
     if not isinstance(given, dict) or not isinstance(given.get("routers"), list) or not given["routers"]:
@@ -184,7 +192,7 @@ def read_routers(path: Path) -> list[RouterSpec]:
     if unknown := sorted(set(given) - {"encoder", "routers"}, key=str):
         raise ConfigError(f"{path}: no key {unknown[0]!r}; there are encoder and routers")
     encoder = given.get("encoder", "tfidf")
-    if not isinstance(encoder, str):
+    if not is_text(encoder):
         raise ConfigError(f"{path}: encoder: {encoder!r} is no name")
     routers = [_entry(path, place, one, encoder) for place, one in enumerate(given["routers"], 1)]
     names = [one.name for one in routers]
@@ -194,6 +202,8 @@ def read_routers(path: Path) -> list[RouterSpec]:
 
 
 def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
+    from collectors.plain_yaml import is_json, is_text
+
     at = f"{path}: router {place}"
     folder = str(path.resolve().parent)
     if isinstance(one, str):
@@ -206,11 +216,13 @@ def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
     parameters = one.get("parameters") or {}
     if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
         raise ConfigError(f"{at}: parameters are no mapping of names to values")
+    if wrong := [key for key, value in parameters.items() if not is_json({key: value})]:
+        raise ConfigError(f"{at}: parameters: {wrong[0]!r} is no value that JSON has")
     name = one.get("name", base.name)
-    if not isinstance(name, str) or not 0 < len(name.strip()) <= 100:
-        raise ConfigError(f"{at}: name: {name!r} is no text of up to 100 characters")
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= 100 or not name.isprintable():
+        raise ConfigError(f"{at}: name: {name!r} is no text of up to 100 characters on one line")
     of_encoder = one.get("encoder", base.encoder)
-    if not isinstance(of_encoder, str):
+    if not is_text(of_encoder):
         raise ConfigError(f"{at}: encoder: {of_encoder!r} is no name")
     for key, value in {"name": name, "parameters": parameters, "encoder": of_encoder}.items():
         if holds_key_values(value):  # a board, and a kept router's folder, hold them
@@ -227,8 +239,8 @@ def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
 
 
 def _number(at: str, name: str, value: Any, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-        raise ConfigError(f"{at}: {name}: {value!r} is no number from {least:g} on")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _MOST:
+        raise ConfigError(f"{at}: {name}: {reprlib.repr(value)} is no number from {least:g} on")
     return float(value)
 
 

@@ -48,29 +48,23 @@ def run_anywhere(
     with scratch("trial-") as folder:
         out = folder / "made.npz"
         ended = _run(given, seen, out)
+        if not ended and not out.is_file():
+            ended = {"failed": "died", "message": "it left no choices"}
         return ended, b"" if ended else out.read_bytes()
 
 
 def _run(trial: Mapping[str, Any], place: Path, out: Path) -> dict[str, Any]:
     try:
-        ended = _process().run(trial, place, out)
-    except BaseException:  # the end of the trial was not read: the next one would take it for its own
-        _end_process()
+        return _process().run(trial, place, out)
+    except BaseException:  # it is interrupted, and its trial with it
+        _process().close()
         raise
-    if ended.get("failed") == LOST:
-        _end_process()
-    return ended
 
 
 @functools.cache
 def _process() -> Process:
     """One for all trials of this process: its libraries take two seconds. It ends with this process."""
     return Process()
-
-
-def _end_process() -> None:
-    _process().close()
-    _process.cache_clear()
 
 
 def _brought(name: str, bring: Callable[[Path], None]) -> Path:

@@ -33,7 +33,7 @@ from collectors.routers.outcomes import (
     rounded,
     singles_of,
 )
-from collectors.routers.registry import BOUNDS, RouterSpec
+from collectors.routers.registry import RouterSpec
 from collectors.routers.trial import Fold
 
 #: Names of a row's figures, in order.
@@ -58,14 +58,12 @@ class Standing:
     curve: Values | None = None
     constant: Comparison | None = None
     mixture: Comparison | None = None
+    #: Whether it sees the answers, whatever its name.
+    is_bound: bool = False
     #: Of routers; None for a bound and for one that failed.
     rank: int | None = None
     #: Seconds to fit a fold and to route a query: measured, so they differ from run to run.
     measured: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def is_bound(self) -> bool:
-        return self.router.name in BOUNDS
 
     def row(self) -> dict[str, Any]:
         return {
@@ -117,6 +115,7 @@ def stand(
     outcomes: dict[str, Outcomes] = {}
     for one in standings:
         of = by_router[one.router.name]
+        one.is_bound = one.router.is_bound or any(trial.made.get("peeks") for trial in of)
         if bad := [trial for trial in of if trial.failed]:
             one.failed = f"{bad[0].failed}: {bad[0].message}" + (
                 f" ({len(bad)} of {len(of)} folds)" if len(of) > 1 else ""
@@ -125,8 +124,9 @@ def stand(
         outcomes[one.router.name] = Outcomes(pool, folds, of, constants)
         _describe(one, outcomes[one.router.name], pool, tasks, folds, of, (base, best, singles))
     _aiqs(standings, singles)
+    bounds = [one.router.name for one in standings if one.is_bound]
     if outcomes:
-        for name, place in compare(outcomes, BOUNDS, base, pool, folds, groups, seed).items():
+        for name, place in compare(outcomes, bounds, base, pool, folds, groups, seed).items():
             [one] = [one for one in standings if one.router.name == name]
             one.constant, one.mixture, one.rank = place.constant, place.mixture, place.rank
     head = {

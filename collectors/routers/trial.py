@@ -22,6 +22,7 @@ from collectors.routers.contract import (
     ABSTAIN,
     OBSERVED,
     Answers,
+    Asking,
     BadChoice,
     Columns,
     Estimates,
@@ -110,9 +111,7 @@ def training(data: Data, fold: Fold, vectors: Floats) -> tuple[Queries, Floats, 
         valid &= ~fold.unseen | np.isin(fold.train, fold.probes)[:, np.newaxis]
         scores, usd = np.where(valid, scores, np.nan), np.where(valid, usd, np.nan)
     observed = {name: usd if name == "usd" else data.array(name, fold.train) for name in OBSERVED}
-    shape = (len(fold.train), len(data.candidates))
-    answers = Answers(observed, asked=np.zeros(shape, np.bool_))
-    return _queries(data, fold.train, vectors, answers), scores, usd, valid
+    return _queries(data, fold.train, vectors, Answers(observed)), scores, usd, valid
 
 
 def run_trial(data: Data, spec: RouterSpec, fold: Fold, vectors: Floats) -> dict[str, Any]:
@@ -128,25 +127,30 @@ def run_trial(data: Data, spec: RouterSpec, fold: Fold, vectors: Floats) -> dict
     router.fit(queries, scores, costs, valid)
     fitted = time.perf_counter()
     del queries, scores, costs, valid
-    asked = _asked(data, fold.test, vectors, is_bound=bool(getattr(router, "PEEKS", False)))
+    peeks = bool(getattr(router, "PEEKS", False))
+    marks = {name: data.array(name, fold.test) for name in OBSERVED}
+    asking = Asking(marks, data.array("scores", fold.test) if peeks else None)
+    queries = _queries(data, fold.test, vectors, asking.answers())
     ready = time.perf_counter()
-    chosen = columns_of(router.route(asked, list(data.candidates)), data.candidates, len(asked), data.left_out)
+    chosen = columns_of(router.route(queries, list(data.candidates)), data.candidates, len(fold.test), data.left_out)
     routed = time.perf_counter()
-    assert asked.answers is not None
+    del queries  # the router may have written into them
     own = float(getattr(router, "usd_per_query", 0.0)) + spec.usd_per_query
     if not 0 <= own < np.inf:
         raise BadChoice(f"usd_per_query is {own}")
     return {
         "chosen": chosen,
-        **_thrown_away(asked.answers, chosen, own),
-        **_estimated(router, data, fold, asked, float(scale), means),
-        **_probable(router, data, asked),
+        "more_usd": asking.paid("usd", chosen) + own,
+        "more_s": asking.paid("latency_s", chosen),
+        "peeks": peeks,
+        **_estimated(router, data, fold, vectors, float(scale), means),
+        **_probable(router, data, fold, vectors),
         "fit_s": fitted - began,
         "route_s": routed - ready,
     }
 
 
-def _queries(data: Data, rows: Columns, vectors: Floats, answers: Answers) -> Queries:
+def _queries(data: Data, rows: Columns, vectors: Floats, answers: Answers | None = None) -> Queries:
     return Queries(
         ids=[data.ids[row] for row in rows],
         tasks=[data.tasks[row] for row in rows],
@@ -158,37 +162,17 @@ def _queries(data: Data, rows: Columns, vectors: Floats, answers: Answers) -> Qu
     )
 
 
-def _asked(data: Data, rows: Columns, vectors: Floats, *, is_bound: bool) -> Queries:
-    observed = {name: data.array(name, rows) for name in OBSERVED}
-    for values in observed.values():
-        values.flags.writeable = False  # the board adds up costs of thrown-away answers from them
-    truth = data.array("scores", rows) if is_bound else None
-    answers = Answers(observed, truth, np.zeros((len(rows), len(data.candidates)), np.bool_))
-    return _queries(data, rows, vectors, answers)
-
-
-def _thrown_away(answers: Answers, chosen: Columns, own: float) -> dict[str, Floats]:
-    """(queries,): USD and seconds of answers that were asked for and not chosen, with the router's own USD."""
-    rows = np.flatnonzero(chosen != ABSTAIN)
-    asked = answers.asked.copy()
-    asked[rows, chosen[rows]] = False
-    if not asked.any():
-        nothing = np.zeros(len(chosen))
-        return {"more_usd": nothing + own, "more_s": nothing}
-    paid = {name: np.where(asked, answers.observed[name], 0).sum(axis=1) for name in ("usd", "latency_s")}
-    return {"more_usd": paid["usd"] + own, "more_s": paid["latency_s"]}
-
-
-def _estimated(router: Any, data: Data, fold: Fold, asked: Queries, scale: float, means: Floats) -> dict[str, Any]:
+def _estimated(router: Any, data: Data, fold: Fold, vectors: Floats, scale: float, means: Floats) -> dict[str, Any]:
     """The choices along ALPHAS, and squared errors of the estimates; empty for a router without estimates."""
     if not hasattr(router, "estimate"):
         return {}
-    curve = np.full((len(ALPHAS), len(asked)), ABSTAIN, np.int32)
-    errors, of_means = np.zeros(len(asked)), np.zeros(len(asked))
+    count = len(fold.test)
+    curve = np.full((len(ALPHAS), count), ABSTAIN, np.int32)
+    errors, of_means = np.zeros(count), np.zeros(count)
     base = np.where(np.isnan(means), np.nanmean(means), means)
     has_usd = True
-    for rows in _blocks(len(asked), len(data.candidates)):
-        part = asked.take(rows)
+    for rows in _blocks(count, len(data.candidates)):
+        part = _queries(data, fold.test[rows], vectors)
         found = checked(router.estimate(part, list(data.candidates)), (len(rows), len(data.candidates)))
         has_usd &= found.usd is not None and not np.isnan(found.usd).all()
         if has_usd and found.usd is not None and scale > 0:
@@ -219,13 +203,14 @@ def _along(found: Estimates, scale: float) -> npt.NDArray[np.int32]:
     return chosen
 
 
-def _probable(router: Any, data: Data, asked: Queries) -> dict[str, Floats]:
+def _probable(router: Any, data: Data, fold: Fold, vectors: Floats) -> dict[str, Floats]:
     """(queries,): the entropy of the router's probabilities in bits, for RouterEval's E_p."""
     if not hasattr(router, "probabilities"):
         return {}
-    bits = np.zeros(len(asked))
-    for rows in _blocks(len(asked), len(data.candidates)):
-        p = np.asarray(router.probabilities(asked.take(rows), list(data.candidates)), np.float64)
+    bits = np.zeros(len(fold.test))
+    for rows in _blocks(len(fold.test), len(data.candidates)):
+        part = _queries(data, fold.test[rows], vectors)
+        p = np.asarray(router.probabilities(part, list(data.candidates)), np.float64)
         if p.shape != (len(rows), len(data.candidates)) or not (np.isfinite(p).all() and (p >= 0).all()):
             raise BadChoice("its probabilities are of another shape, negative or NaN")
         sums = p.sum(axis=1, keepdims=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
+import sys
 import time
 from typing import Any
 
@@ -122,3 +124,75 @@ class FillsGaps:
 
     def estimate(self, queries: Any, candidates: Any) -> Estimates:
         return Estimates(np.full((len(queries), len(candidates)), 0.5), np.full((len(queries), len(candidates)), 0.1))
+
+
+class Asks(_Quiet):
+    """Asks for the first answer to each question, and chooses the second; `then` does more between the two."""
+
+    def __init__(self, then: str = "") -> None:
+        self.then = then
+
+    def route(self, queries: Any, candidates: Any) -> Any:
+        answers, every = queries.answers, np.arange(len(queries))
+        answers.ask(every, 0)
+        if self.then == "marks":
+            answers.observed["usd"] = np.full((len(queries), 3), -5.0)
+        elif self.then == "note":
+            answers.asked = np.zeros((len(queries), 3), np.bool_)
+        elif self.then == "given":
+            answers.ask(every, 0)["usd"][:] = -5.0
+        elif self.then == "answers":
+            object.__setattr__(queries, "answers", None)
+        elif self.then == "queries":
+            queries.ids.clear()
+            queries.texts.clear()
+            candidates.clear()
+        return [1] * len(every)
+
+    def estimate(self, queries: Any, candidates: Any) -> Estimates:
+        shape = (len(queries), len(candidates))
+        return Estimates(np.full(shape, 0.5), np.full(shape, 0.1))
+
+
+class Sees(_Quiet):
+    """Declares that it sees the answers, as a bound does."""
+
+    PEEKS = True
+
+    def route(self, queries: Any, candidates: Any) -> Any:
+        return np.nan_to_num(queries.answers.truth, nan=-1).argmax(axis=1)
+
+
+class Rewrites(_Quiet):
+    """Finds the files of the board through the frames, and writes into them."""
+
+    def route(self, queries: Any, candidates: Any) -> Any:
+        folder = sys._getframe(1).f_locals["data"].folder
+        np.save(folder / "scores.npy", 1 - np.load(folder / "scores.npy"))
+        return [0] * len(queries)
+
+
+class StopsParent(_Quiet):
+    def route(self, queries: Any, candidates: Any) -> Any:
+        os.kill(os.getppid(), signal.SIGSTOP)
+        time.sleep(600)
+
+
+class KillsParent(_Quiet):
+    def route(self, queries: Any, candidates: Any) -> Any:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
+
+class Forges(_Quiet):
+    """Writes ends of trials to all descriptors that it has, and to those of its parent."""
+
+    def route(self, queries: Any, candidates: Any) -> Any:
+        for at in [*range(3, 64), *(f"/proc/{os.getppid()}/fd/{number}" for number in range(64))]:
+            try:
+                pipe = os.open(at, os.O_WRONLY | os.O_NONBLOCK) if isinstance(at, str) else at
+                if stat.S_ISFIFO(os.fstat(pipe).st_mode):
+                    os.write(pipe, b'{"failed": "x", "message": "forged"}\n{}\n[')
+            except OSError:
+                continue
+        return [0] * len(queries)

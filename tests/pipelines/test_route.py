@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,45 @@ class Longest:
 class Raising(Longest):
     def fit(self, queries, scores, costs, valid):
         raise ArithmeticError("no fit")
+
+
+class Ends(Longest):
+    def fit(self, queries, scores, costs, valid):
+        raise SystemExit(0)
+
+
+class Sees(Longest):
+    PEEKS = True
+
+
+class Quiet:
+    def fit(self, queries, scores, costs, valid):
+        pass
+
+
+class Lost(Quiet):
+    def route(self, queries, candidates):
+        return None
+
+
+class Raises(Quiet):
+    def route(self, queries, candidates):
+        raise LookupError("no way")
+
+
+class Deep(Quiet):
+    def route(self, queries, candidates):
+        return self.route(queries, candidates)
+
+
+class Stops(Quiet):
+    def route(self, queries, candidates):
+        raise SystemExit(0)
+
+
+class Unasked(Quiet):
+    def route(self, queries, candidates):
+        return queries.answers.observed["usd"].argmin(axis=1)
 """
 
 
@@ -52,6 +92,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("mine", None)  # of another test
 
 
 def run(lake: Path, command: str, *argv: str) -> int:
@@ -110,6 +152,51 @@ def test_kept_router_chooses_what_score_reads(lake: Path, tmp_path: Path, capsys
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("Raising", 1, "Raising: ArithmeticError: no fit"),
+        ("Ends", 1, "Ends: SystemExit: 0"),
+        ("Sees", 2, "Sees: it is a bound"),
+        ("textwrap", 2, "the module mine has no textwrap"),
+    ],
+)
+def test_fit_of_a_router_that_fails_is_one_line_and_keeps_nothing(
+    lake: Path, tmp_path: Path, name: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    assert run(lake, "fit", "--router", f"mine:{name}", "--encoder", "none", "--out", "kept") == code
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "kept").exists()
+
+
+def test_choose_of_a_router_that_fails_is_one_line_and_writes_nothing(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    for name, message in {
+        "Quiet": "AttributeError: 'Quiet' object has no attribute 'route'",
+        "Lost": "TypeError",
+        "Raises": "LookupError: no way",
+        "Deep": "RecursionError",
+        "Stops": "SystemExit",
+        "Unasked": "it reads 'usd' of answers that it did not ask for",
+    }.items():
+        assert run(lake, "fit", "--router", f"mine:{name}", "--encoder", "none", "--out", name) == 0
+        assert run(lake, "choose", "--kept", name, "--out", "choices.csv") == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"route: {name}: {message}")
+        assert not (tmp_path / "choices.csv").exists()
+    assert run(lake, "fit", "--router", "mine:Longest", "--encoder", "none", "--out", "kept") == 0
+    (tmp_path / "mine.py").write_text(f"{OWN}\n# changed")
+    assert run(lake, "choose", "--kept", "kept", "--out", "choices.csv") == 0
+    assert "its code is not what it was fitted with: mine is another now" in capsys.readouterr().out
+    (tmp_path / "kept" / "router.json").write_text("{}")
+    assert run(lake, "choose", "--kept", "kept", "--out", "choices.csv", "--allow-code") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_split_is_stored_once_and_a_board_uses_it(
     lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +253,18 @@ def test_board_wrong_input_is_one_line(
         ("routers: [{name: x}]", "router 1: it needs `router`"),
         ("routers: [{router: knn, parameters: 3}]", "parameters are no mapping"),
         ("{", "while parsing"),
+        ("routers: [{router: knn, parameters: {k: 2020-01-01}}]", "parameters: 'k' is no value that JSON has"),
+        ("routers: [{router: knn, parameters: {k: [.nan]}}]", "parameters: 'k' is no value that JSON has"),
+        ("routers: [{router: knn, parameters: {k: !!set {a}}}]", "parameters: 'k' is no value that JSON has"),
+        ("routers: [{router: knn, parameters: {k: {1: !!binary aGk=}}}]", "parameters: 'k' is no value that JSON has"),
+        ('routers: [{router: knn, parameters: {k: "\\ud800"}}]', "parameters: 'k' is no value that JSON has"),
+        ("routers: [{router: knn, parameters: &a {k: *a}}]", "aliases are not read"),
+        ("a: &a [1, 1]\nrouters: [*a]", "aliases are not read"),
+        ("routers: [{router: knn, router: irt}]", "a key stands twice"),
+        ('routers: [{router: knn, name: "\\ud800"}]', "router 1: name: '\\ud800' is no text"),
+        ('routers: [{router: knn, name: "a\\nb"}]', "router 1: name: 'a\\nb' is no text"),
+        ('encoder: "\\ud800"\nrouters: [knn]', "encoder: '\\ud800' is no name"),
+        (f"routers: [{{router: knn, seconds: 1{'0' * 400}}}]", "is no number from 0.01 on"),
     ],
 )
 def test_board_wrong_file_names_the_entry(
@@ -173,7 +272,8 @@ def test_board_wrong_file_names_the_entry(
 ) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     assert run(lake, "board", "--out", "board", "--routers", "bad.yaml") == 2
-    assert message in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_worlds_of_tests_are_what_they_say() -> None:

@@ -82,7 +82,7 @@ def test_board_routers_that_misbehave_cost_their_own_row_alone(
         "Beyond": "choice: query 0: it chose column 3 of 3",
         "Dies": "died: its process ended with signal 9",
         "Sleeps": "time: it took longer than 0.3 s",
-        "WritesCosts": "raised: ValueError",
+        "WritesCosts": "choice: it reads 'usd' of answers that it did not ask for",
         "missing": "raised: ModuleNotFoundError",
         "none": "raised: AttributeError",
     }.items():
@@ -166,15 +166,15 @@ def test_board_of_trials_on_a_machine_that_does_not_see_the_boards_folder_has_th
     folds, brought = folds_of(questions), []
 
     def elsewhere(jobs: Sequence[Job], place: Path) -> Generator[tuple[Job, dict[str, Any]]]:
-        hidden = place.rename(tmp_path / "hidden")
+        unseen = tmp_path / "elsewhere" / place.name
 
         def bring(folder: Path) -> None:
             brought.append(folder)
-            shutil.copytree(hidden, folder, ignore=lambda *_: [".in-use"], dirs_exist_ok=True)
+            shutil.copytree(place, folder, ignore=lambda *_: [".in-use"], dirs_exist_ok=True)
 
         for job in jobs:
             code = "another" if job.spec.name == "random" else code_of(job.spec)
-            ended, made = run_anywhere(job.trial, place, bring, code)
+            ended, made = run_anywhere(job.trial, unseen, bring, code)
             if not ended:
                 job.out.write_bytes(made)
             yield job, ended
