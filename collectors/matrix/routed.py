@@ -163,7 +163,9 @@ def _probabilities(text: str, models: list[str], chosen: str) -> list[float]:
     return [float(one) for one in numbers]
 
 
-def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewhere | None = None) -> Choices:
+def read_choices(
+    con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewhere | None = None, most: int | None = None
+) -> Choices:
     """Reads a file of choices: CSV, Parquet or JSON lines with a column `model` and one of KEYS.
 
     A column `probabilities` holds for each model of the pool the probability that the router chose it with, as JSON.
@@ -171,11 +173,11 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewher
     of items. A column `task` is needed if items of several tasks have the same name. `con` has VIEWS, with the pool
     that the choices refer to. `elsewhere` returns the kind of records that a task has, for a hint. Raises ConfigError,
     with the line, for a missing or unreadable file, an item that no cell has, an item of several tasks, or two choices
-    for one item.
+    for one item; and for more rows than `most`.
     """
     if not os.path.isfile(path):
         raise ConfigError(f"{path}: no such file")
-    columns = load_rows(con, path, COLUMNS)
+    columns = load_rows(con, path, COLUMNS, most)
     key = key_of(path, columns, "model")
     name_items(con, key)
     router = "router::VARCHAR" if "router" in columns else "?"

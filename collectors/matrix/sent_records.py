@@ -20,7 +20,7 @@ from collectors.matrix.pool_arrays import Pool
 from collectors.matrix.routed import VIEWS, key_of, line_of, load_rows, name_items
 from schemas.failures import ConfigError
 
-__all__ = ["NUMBERS", "VIEWS", "SentRecords", "first_places", "read_records"]
+__all__ = ["NUMBERS", "VIEWS", "SentRecords", "first_places", "most_rows", "read_records"]
 
 Values = npt.NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def read_records(con: duckdb.DuckDBPyConnection, path: Path, pool: Pool) -> Sent
     A column `task` is needed if items of several tasks have the same name. `con` has VIEWS, with the pool that the
     records refer to. Raises ConfigError for a file that cannot be read as such a table.
     """
-    columns = load_rows(con, path, ("task", "score", *NUMBERS), max(_MOST_ROWS, 4 * len(pool.questions)))
+    columns = load_rows(con, path, ("task", "score", *NUMBERS), most_rows(pool))
     key = key_of(path, columns, "score")
     name_items(con, key)
     has_task = "task" in columns
@@ -103,6 +103,11 @@ def read_records(con: duckdb.DuckDBPyConnection, path: Path, pool: Pool) -> Sent
     if not rows:
         raise ConfigError(f"{path}: it has no rows")
     return SentRecords(path, rows, empty, *_laid(con, pool), repeated, [line for line in wrong if line])
+
+
+def most_rows(pool: Pool) -> int:
+    """Of a file that anybody sends."""
+    return max(_MOST_ROWS, 4 * len(pool.questions))
 
 
 def _make_values(con: duckdb.DuckDBPyConnection) -> None:

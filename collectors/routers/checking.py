@@ -20,6 +20,7 @@ from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.matrix.pool_files import ChosenPool, choose_pool, kept_pools
 from collectors.matrix.routed import VIEWS, read_choices
+from collectors.matrix.sent_records import most_rows
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakage
 from collectors.publish.manifests import open_published
@@ -174,7 +175,7 @@ class PublishedBasis:
             return
         choices = ask(
             self.lake,
-            lambda con, _: read_choices(con, submission.path),
+            lambda con, _: read_choices(con, submission.path, most=most_rows(basis.questions.pool)),
             only=VIEWS,
             include=chosen.include,
             choice=chosen.choice,
