@@ -24,7 +24,7 @@ from collectors.publish.anonymous import Anonymous
 from schemas.records import ITEM, RETRACTION, TABLES
 
 #: Tables that need no cell of the version.
-_ALWAYS = ("failures", "models", "prices", "gpu_prices", "price_names", layout.RETRACTIONS)
+_ALWAYS = ("failures", "models", "prices", "gpu_prices", "price_names", layout.RETRACTIONS, layout.SPLITS)
 _OF_FORECASTS = (layout.FORECASTS, layout.FORECAST_FITS)
 _FORECASTS = """
 SELECT DISTINCT forecast, task, items_digest, prompting, metric FROM forecast_fits WHERE is_shown AND stale IS NULL

@@ -197,11 +197,12 @@ class PublishedBasis:
 
     def _examine_records(self, found: Examined, basis: Basis, chosen: ChosenPool) -> None:
         submission = found.submission
-        if alike(submission.name) in {alike(name) for name in basis.questions.pool.candidates}:
-            found.faults.append(f"the name {submission.name!r} is taken by a candidate of the version")
         if id(basis) not in self._everyone:
             self._everyone[id(basis)] = everyone(self.lake, basis, chosen)
-        found.sent, faults = examine_records(self.lake, submission, basis, chosen, self._everyone[id(basis)])
+        known = self._everyone[id(basis)]
+        if alike(submission.name) in {alike(name) for name in (*known.candidates, *known.models)}:
+            found.faults.append(f"the name {submission.name!r} is taken by a model of the version")
+        found.sent, faults = examine_records(self.lake, submission, basis, chosen, known)
         found.faults += [self._told(ConfigError(fault), submission) for fault in faults]
 
     def _leakage(self, basis: Basis, columns: npt.NDArray[np.int64]) -> Leakage:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.compaction import compact
-from collectors.lake.layout import forecast_fit_name, forecasts_name
+from collectors.lake.layout import forecast_fit_name, forecasts_name, split_name
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.matrix.blocks import load_blocks
@@ -24,7 +24,7 @@ from collectors.publish.published_sql import views_of_others
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
 from schemas.identity import digest
-from schemas.records import FORECAST, FORECAST_FIT, PRICE
+from schemas.records import FORECAST, FORECAST_FIT, PRICE, SPLIT
 from schemas.views import PoolChoice
 from tests.helpers.filled_lakes import (
     DESCRIPTION,
@@ -40,7 +40,8 @@ from tests.helpers.filled_lakes import (
     query,
 )
 from tests.helpers.foretold_rows import foretold_row
-from tests.helpers.importing import imported, write_json
+from tests.helpers.importing import COLUMNS, imported, verdicts, write_json
+from tests.helpers.importing import table as table_of
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.thorough import long_only
 
@@ -259,6 +260,17 @@ def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
         assert int(load_matrix(str(tmp_path / include), include=include).valid.sum()) > 0
     assert counts["imported"] == (2, 2)
     assert counts["all"] == tuple(a + b for a, b in zip(counts["collected"], counts["imported"], strict=True))
+
+
+def test_version_of_imported_records_keeps_the_splits_of_their_questions(tmp_path: Path) -> None:
+    imported("table", table_of(tmp_path / "rows.parquet", verdicts()), tmp_path / "lake", options=COLUMNS)
+    lake = Lake(str(tmp_path / "lake"))
+    head = {"split": "own", "rule": "content", "seed": 0, "fraction": 0.5, "task": "quiz"}
+    rows = [{**head, "question": question, "near": question, "part": "train"} for question in ("x", "y")]
+    lake.create_table(split_name("own"), pa.Table.from_pylist(rows, SPLIT))
+    (tmp_path / "v").mkdir()
+    made = build_version(lake, tmp_path / "v", DESCRIPTION, "1", include="imported")
+    assert query(str(made.folder), "SELECT split, question FROM splits ORDER BY ALL") == [("own", "x"), ("own", "y")]
 
 
 def test_version_refuses_pools_of_other_records_before_it_reads_the_lake(tmp_path: Path) -> None:

@@ -364,10 +364,8 @@ def test_statement_of_records_with_what_it_may_not_hold_is_refused(kind: str, tm
 
 def test_name_of_a_candidate_is_taken_in_check_and_board(basis: PublishedBasis, tmp_path: Path) -> None:
     path = send_records(tmp_path / "in", records(honest()), "A ")
-    assert basis.examine(read_submission(path)).faults == ["the name 'A ' is taken by a candidate of the version"]
-    assert build(tmp_path / "in", basis).refused == {
-        "mine.json": ["the name 'A ' is taken by a candidate of the version"]
-    }
+    assert basis.examine(read_submission(path)).faults == ["the name 'A ' is taken by a model of the version"]
+    assert build(tmp_path / "in", basis).refused == {"mine.json": ["the name 'A ' is taken by a model of the version"]}
 
 
 def test_board_of_models_and_routers_is_the_same_bytes_whatever_the_order_of_files(
