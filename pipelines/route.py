@@ -17,6 +17,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ import duckdb
 
 from collectors.lake.store import Lake
 from pipelines.console.board_shown import print_board, write_board
-from pipelines.console.pool_options import add_pool, pool_of
+from pipelines.console.pool_options import add_pool, options_of, pool_of
 from pipelines.console.rows_out import add_format
 from pipelines.console.script import Parser, write_file
 from schemas.failures import ConfigError, RouterlakeError, one_line
@@ -223,7 +224,8 @@ def run_choose(args: argparse.Namespace) -> int:
     write_file(args.out, text.getvalue().encode())
     for line in [*questions.notes, *lines]:
         print(line)
-    print(f"→ {args.out}: python pipelines/matrix.py score --choices {args.out} --lake {args.lake}")
+    score = ["python", "pipelines/matrix.py", "score", "--choices", str(args.out), "--lake", args.lake]
+    print(f"→ {args.out}: {shlex.join([*score, *options_of(args)])}")
     return 0
 
 

@@ -107,11 +107,16 @@ class Asking:
 
         return Answers(_Unasked() if self._truth is None else dict(marks), self._truth, given)
 
-    def paid(self, name: str, chosen: Columns) -> Floats:
-        """(queries,): the sum of a mark over answers that were asked for and not chosen."""
+    def thrown_away(self, chosen: Columns) -> Mask:
+        """(queries, candidates): whether an answer was asked for and not chosen."""
         thrown_away = self.asked.copy()
         rows = np.flatnonzero(chosen != ABSTAIN)
         thrown_away[rows, chosen[rows]] = False
+        return thrown_away
+
+    def paid(self, name: str, chosen: Columns) -> Floats:
+        """(queries,): the sum of a mark over answers that were asked for and not chosen."""
+        thrown_away = self.thrown_away(chosen)
         if not thrown_away.any():
             return np.zeros(len(chosen))
         found: Floats = np.where(thrown_away, self._marks[name], 0).sum(axis=1)

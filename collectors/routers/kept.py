@@ -77,6 +77,7 @@ def fit_and_keep(
         "seed": seed,
         "candidates": questions.pool.candidates,
         "questions": len(rows),
+        "trained": _of(questions.ids, rows),
         "sources": loaded_since(before, spec.factory),
     }
     with replacing(folder) as new:
@@ -122,7 +123,9 @@ def choose_by(
     columns = np.array([place[name] for name in fitted_on], np.int64)
     rows = np.arange(len(questions.ids)) if split is None else np.flatnonzero(split.test)
     with _named(spec, RouterFailed):
-        queries = _queries(questions, rows, encoder(_of(questions.texts, rows)), columns, is_asked=True)
+        marks = {name: questions.pool.number(name)[np.ix_(rows, columns)] for name in NUMBERS}
+        asking = Asking(marks)
+        queries = _queries(questions, rows, encoder(_of(questions.texts, rows)), columns, asking.answers())
         chosen = columns_of(router.route(queries, list(fitted_on)), fitted_on, len(rows))
     made = [
         {"router": spec.name, "task": task, "question": question, "model": fitted_on[column]}
@@ -132,6 +135,18 @@ def choose_by(
         if column != ABSTAIN
     ]
     lines = [f"{spec.name}: {len(made):,} choices, {len(rows) - len(made):,} abstained"]
+    if seen := len({*about.get("trained", ())} & {*_of(questions.ids, rows)}):
+        lines.append(
+            f"it was fitted on {seen:,} of these questions, whose scores flatter it: --stored SPLIT, for fit and "
+            "choose, keeps them apart"
+        )
+    if asking.thrown_away(chosen).any():
+        dollars = np.mean(asking.paid("usd", chosen))
+        cost = "an unknown sum" if np.isnan(dollars) else f"{dollars:.4g} USD a question"
+        lines.append(
+            f"it asked {asking.thrown_away(chosen).sum():,} answers that it threw away, for {cost}: route.py board "
+            "counts them, and matrix.py score, which sees the choices alone, does not"
+        )
     if other:
         lines.append(f"its code is not what it was fitted with: {other} is another now, or is not found")
     if more := len(questions.pool.candidates) - len(columns):
@@ -161,12 +176,15 @@ def _named(spec: RouterSpec, kind: type[RouterlakeError]) -> Iterator[None]:
 
 
 def _queries(
-    questions: Questions, rows: Columns, vectors: Floats, columns: Columns | None = None, *, is_asked: bool = False
+    questions: Questions,
+    rows: Columns,
+    vectors: Floats,
+    columns: Columns | None = None,
+    answers: Answers | None = None,
 ) -> Queries:
-    """`is_asked`: a router gets marks of those answers alone that it asks for."""
+    """`answers`: those that a router may ask for; None: it learns, and has all."""
     pool = questions.pool
     at = np.arange(len(pool.candidates)) if columns is None else columns
-    observed: dict[str, Floats] = {name: pool.number(name)[np.ix_(rows, at)] for name in NUMBERS}
     return Queries(
         ids=_of(questions.ids, rows),
         tasks=_of(questions.tasks, rows),
@@ -174,7 +192,7 @@ def _queries(
         candidates=[pool.candidates[column] for column in at],
         vectors=vectors,
         metadata={"subject": _of(questions.subjects, rows)},
-        answers=Asking(observed).answers() if is_asked else Answers(observed),
+        answers=answers or Answers({name: pool.number(name)[np.ix_(rows, at)] for name in NUMBERS}),
     )
 
 

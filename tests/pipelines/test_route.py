@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,14 @@ def test_board_ranks_routers_and_one_of_the_users_own(
 def test_kept_router_chooses_what_score_reads(lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lake, "fit", "--router", "ridge", "--out", "kept") == 0
     assert run(lake, "choose", "--kept", "kept", "--out", "choices.csv") == 0
-    assert "ridge: 200 choices, 0 abstained" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "ridge: 200 choices, 0 abstained" in shown
+    assert "it was fitted on 200 of these questions" in shown
+    assert "threw away" not in shown
+    assert shown.rstrip().endswith("--include all"), "the next command reads the same pool"
+    assert run(lake, "fit", "--router", "cascade", "--out", "cascade") == 0
+    assert run(lake, "choose", "--kept", "cascade", "--out", "cascade.csv") == 0
+    assert re.search(r"it asked \d+ answers that it threw away, for .* USD a question", capsys.readouterr().out)
     argv = ["score", "--choices", "choices.csv", "--lake", str(lake), "--include", "all", "--json"]
     assert matrix.main(argv) == 0
     [first, second, every, by_task] = json.loads(capsys.readouterr().out)
