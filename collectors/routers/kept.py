@@ -12,6 +12,7 @@ import hashlib
 import json
 import pickle
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +65,7 @@ def fit_and_keep(
     encoder = encoders.fitted(spec.encoder, questions.texts)
     scores = questions.pool.scores[rows].astype(np.float64)
     vectors = encoder(_of(questions.texts, rows))
-    before = set(sys.modules)
+    before, began = set(sys.modules), time.time()
     with _named(spec, ConfigError):
         router = make(spec, seed)
         if getattr(router, "PEEKS", False):
@@ -78,7 +79,7 @@ def fit_and_keep(
         "candidates": questions.pool.candidates,
         "questions": len(rows),
         "trained": _of(questions.ids, rows),
-        "sources": loaded_since(before, spec.factory),
+        "sources": loaded_since(before, spec.factory, began),
     }
     with replacing(folder) as new:
         new.mkdir()

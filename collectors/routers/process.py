@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.routers.contract import BadChoice, why
+from schemas.texts import visible
 
 #: Libraries of the shipped routers; a fork has them for nothing.
 _LIBRARIES = ("numpy", "scipy.sparse", "sklearn.cluster", "sklearn.linear_model", "sklearn.neighbors")
@@ -291,7 +292,7 @@ def _waited(child: int, limit: float, board: int, printed: int) -> int | None:
 def _shown(text: bytes, left: int) -> int:
     """Shows the first `left` bytes of `text`. Returns how many more may be shown."""
     with contextlib.suppress(OSError):
-        os.write(2, text[:left])
+        os.write(2, visible(text[:left].decode(errors="replace")).encode())
         if left and len(text) > left:
             os.write(2, b"\n... it prints more, which is left out\n")
     return max(0, left - len(text))
@@ -366,7 +367,7 @@ def _run(trial: dict[str, Any]) -> None:
     place = Path(trial["folder"])
     vectors = np.load(place / trial["vectors"], mmap_mode="r", allow_pickle=False)
     data, fold = read_data(place), Fold.load(place / trial["fold"])
-    before = set(sys.modules)
+    before, began = set(sys.modules), time.time()
     try:
         made = run_trial(data, spec, fold, vectors)
     except BaseException as error:  # a router may raise anything, SystemExit as well
@@ -376,10 +377,10 @@ def _run(trial: dict[str, Any]) -> None:
             trace = ""
         # What a module that cannot be imported needs is told by nothing that was.
         is_whole = spec.factory.partition(":")[0] in sys.modules and not isinstance(error, ImportError | SyntaxError)
-        sources = loaded_since(before, spec.factory) if is_whole else None
+        sources = loaded_since(before, spec.factory, began) if is_whole else None
         kind = "choice" if type(error) is BadChoice else "raised"
         raise _Failed({"failed": kind, "message": why(error), "trace": trace, "sources": sources}) from error
-    sources = loaded_since(before, spec.factory)
+    sources = loaded_since(before, spec.factory, began)
     try:
         with replacing(Path(trial["out"]), ending=".npz") as new:
             np.savez(new, allow_pickle=False, sources=json.dumps(sources), **made)

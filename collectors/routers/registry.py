@@ -217,7 +217,7 @@ def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
     if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
         raise ConfigError(f"{at}: parameters are no mapping of names to values")
     if wrong := [key for key, value in parameters.items() if not is_json({key: value})]:
-        raise ConfigError(f"{at}: parameters: {wrong[0]!r} is no value that JSON has")
+        raise ConfigError(f"{at}: parameters: the value of {wrong[0]!r} is none that JSON has")
     name = one.get("name", base.name)
     if not isinstance(name, str) or not 0 < len(name.strip()) <= 100 or not name.isprintable():
         raise ConfigError(f"{at}: name: {name!r} is no text of up to 100 characters on one line")
@@ -240,7 +240,7 @@ def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
 
 def _number(at: str, name: str, value: Any, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _MOST:
-        raise ConfigError(f"{at}: {name}: {reprlib.repr(value)} is no number from {least:g} on")
+        raise ConfigError(f"{at}: {name}: {reprlib.repr(value)} is no number from {least:g} to {_MOST:,.0f}")
     return float(value)
 
 

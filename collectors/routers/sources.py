@@ -27,10 +27,11 @@ _LIBRARIES = {"site-packages", "dist-packages"}
 Note = dict[str, str]
 
 
-def loaded_since(before: Collection[str], factory: str) -> Note | None:
-    """The note of all modules beyond `before` that are loaded now; None if the file of one cannot be told.
+def loaded_since(before: Collection[str], factory: str, began: float) -> Note | None:
+    """The note of all modules beyond `before`, at the time `began`, that are loaded now.
 
-    Of the package that has the router each file counts, wherever it is installed.
+    None if the file of one cannot be told, or was written since: it may not be what was loaded. Of the package that has
+    the router each file counts, wherever it is installed.
     """
     note: Note = {}
     own = factory.partition(":")[0].partition(".")[0]
@@ -47,6 +48,8 @@ def loaded_since(before: Collection[str], factory: str) -> Note | None:
         file = _file(spec)
         if file is None or _is_standard(file):
             continue
+        if file.stat().st_mtime > began:
+            return None
         if _is_library(file) and top != own:
             if top not in known:
                 note[top] = _version(top, file)

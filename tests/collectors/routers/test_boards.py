@@ -96,6 +96,8 @@ def test_board_routers_that_misbehave_cost_their_own_row_alone(
     assert rows["Lingers"].rank
     shown = capfd.readouterr().err
     assert "it prints more" in shown
+    assert "\\x1b]0;title" in shown
+    assert "\x1b" not in shown
     assert len(shown) < 20_000
     assert not [one for one in psutil.process_iter(["environ"]) if str(tmp_path) in str(one.info["environ"])]
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 import types
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -90,17 +91,18 @@ def test_note_of_sources_has_files_of_modules_and_versions_of_libraries(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
     __import__("mine_1")
-    note = loaded_since(before, "mine_1:Own")
+    note = loaded_since(before, "mine_1:Own", time.time())
     assert note is not None
+    assert loaded_since(before, "mine_1:Own", 0.0) is None, "who wrote it since, and what, is not known"
     assert sorted(note) == ["mine_1", "psutil", "theirs_1"]
     assert note["psutil"].startswith("version ")
     folders = [str(tmp_path)]
     assert Sources(folders).other(note) is None
     (tmp_path / "site-packages" / "theirs_1" / "__init__.py").write_text("a = 2")
     assert Sources(folders).other(note) == "theirs_1"
-    assert loaded_since(before, "theirs_1:Own") != note
+    assert loaded_since(before, "theirs_1:Own", time.time()) != note
     monkeypatch.setitem(sys.modules, "made_1", types.ModuleType("made_1"))
-    assert loaded_since(before, "mine_1:Own") is None, "nobody can tell what made it"
+    assert loaded_since(before, "mine_1:Own", time.time()) is None, "nobody can tell what made it"
 
 
 # ---- files
