@@ -280,9 +280,10 @@ def imports(contents: Contents, form: Callable[[str], str] = str) -> list[str]:
 
 def code(text: str) -> str:
     """A text of others, shown as it is: nothing in it is markup."""
+    text = " ".join(text.split())
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     edge = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{edge}{' '.join(text.split())}{edge}{fence}"
+    return f"{fence}{edge}{text}{edge}{fence}"
 
 
 def present(contents: Contents) -> dict[str, tuple[str, pa.Schema, str]]:

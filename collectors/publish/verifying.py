@@ -22,6 +22,7 @@ from collectors.publish.manifests import open_published
 from collectors.publish.packed_form import packed_of_others
 from collectors.publish.provenance import provenance_faults
 from collectors.publish.published_sql import database_faults, views_of_others
+from collectors.publish.whole import fault_of
 
 #: The tag at the end of a version's URI on the hub.
 _TAG = re.compile(r"hf://datasets/[^/@]+/[^/@]+@([^/]+)/?")
@@ -51,7 +52,7 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
     files: dict[str, dict[str, Any]] = manifest["files"]
     faults, sound = [], set[str]()
     for number, (name, entry) in enumerate(files.items()):
-        if fault := _fault_of(store, name, entry):
+        if fault := fault_of(store, name, entry):
             faults.append(f"{name}: {fault}")
         else:
             sound.add(name)
@@ -71,17 +72,6 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
 def claim(manifest_sha256: str) -> bytes:
     """Returns the content of `claim.json` while a version with this manifest is being published."""
     return json.dumps({"sha256 of the manifest": manifest_sha256}).encode()
-
-
-def _fault_of(store: Lake, name: str, entry: dict[str, Any]) -> str | None:
-    if not store.is_plain_file(name):
-        return (
-            "it is a link, or lies behind one, or is not a file" if store.local and store.is_there(name) else "missing"
-        )
-    data = store.read(name)
-    if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        return f"its {len(data):,} bytes differ from the manifest's ({entry['bytes']:,} bytes)"
-    return None
 
 
 def _strays(store: Lake, files: dict[str, Any], sha256: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ from collectors.matrix.sent_records import most_rows
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakage
 from collectors.publish.manifests import open_published
+from collectors.publish.whole import check_whole
 from collectors.routers.encoders import vectors_of
 from collectors.routers.questions import Questions, load_questions, stored_split
 from collectors.routers.sent_models import Everyone, SentModel, everyone, examine_records
@@ -73,8 +74,9 @@ class PublishedBasis:
     """A published version, as submissions are checked against it."""
 
     def __init__(self, uri: str) -> None:
-        """Raises ConfigError if there is no version at `uri`."""
+        """Raises ConfigError if there is no version at `uri`, or one of its files is not the manifest's."""
         self.lake, self.manifest = open_published(uri)
+        check_whole(self.lake, self.manifest)
         self.version = str(self.manifest["version"])
         self._bases: dict[tuple[str | None, str | None, str | None], Basis] = {}
         #: As above, but by a basis's content: two kinds of records may make one pool.
@@ -133,6 +135,11 @@ class PublishedBasis:
     def _kept(self) -> list[str]:
         return kept_pools(self.lake)
 
+    @cached_property
+    def _splits(self) -> list[str]:
+        query = "SELECT DISTINCT split FROM splits ORDER BY split"
+        return [name for (name,) in ask(self.lake, lambda con, _: con.execute(query).fetchall(), only=["splits"])]
+
     def _advice(self) -> str:
         """What a sender, or the board's keeper, does about a pool that does not serve."""
         if self._kept:
@@ -140,16 +147,23 @@ class PublishedBasis:
         return "; the version keeps no pool that a submission may name: its keeper adds them (publish.py --pools)"
 
     def _told(self, error: Exception, submission: Submission) -> str:
-        """The message of an error without a path; an advice names options of other commands, which a sender lacks."""
+        """The message of an error without a place, which is another for everybody.
+
+        An advice names options of other commands, which a sender lacks.
+        """
         advice = ""
         if isinstance(error, ConfigError) and error.advice:
             error, advice = error.without_advice(), self._advice()
-        return one_line(error, 400).replace(str(submission.path), submission.path.name) + advice
+        text = one_line(error, 400).replace(str(submission.path), submission.path.name)
+        return text.replace(f"version at {self.lake.uri}", "version") + advice
 
     def _fold(self, submission: Submission, questions: Questions) -> Fold:
         every = np.arange(len(questions.ids))
         if submission.split is None:
             return Fold(every, every, 0)
+        if submission.split not in self._splits:
+            known = ", ".join(self._splits) or "none"
+            raise ConfigError(f"split: no {submission.split!r} is in the version; those it has: {known}")
         split = stored_split(self.lake, submission.split, questions)
         return Fold(np.flatnonzero(split.train), np.flatnonzero(split.test), split.seed)
 

@@ -6,7 +6,9 @@ are models; one that is faulty is named with its reason, and no other is touched
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from collectors.routers.outcomes import best_constant, cheapest_constant
 from collectors.routers.ranking import Ranking, rank_models
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import Board, stand
-from collectors.routers.submissions import RECORDS, read_submission
+from collectors.routers.submissions import CHOICES, RECORDS, read_submission
 from schemas.failures import ConfigError, one_line
 
 #: Most submissions of a folder.
@@ -43,25 +45,29 @@ class OpenBoard:
 
 def build(folder: Path, version: PublishedBasis) -> OpenBoard:
     """Raises ConfigError for a folder that is missing or holds too many files."""
+    folder = folder.absolute()  # so that no name within a line looks like a place in it
     refused: dict[str, list[str]] = {}
     routers: dict[int, tuple[Basis, dict[str, Examined]]] = {}
     models: dict[int, tuple[Basis, dict[str, Examined]]] = {}
     names, digests = set[str](), dict[tuple[int, str], str]()
     for path in _statements(folder):
+        file = path.name.encode(errors="backslashreplace").decode()  # a name may be no text
         try:
             submission = read_submission(path)
         except ConfigError as error:
-            refused[path.name] = [_without(folder, one_line(error, 400))]
+            refused[file] = [_without(folder, one_line(error, 400))]
             continue
         if is_taken(submission.name, names):
-            refused[path.name] = [taken_line(submission.name)]
+            refused[file] = [taken_line(submission.name)]
             continue
         found = version.examine(submission)
         if found.faults or found.basis is None:
-            refused[path.name] = [_without(folder, fault) for fault in found.faults]
+            refused[file] = [_without(folder, fault) for fault in found.faults]
             continue
-        if (content := (id(found.basis), submission.sha256)) in digests:
-            refused[path.name] = [f"its {submission.kind} are those of {digests[content]}, byte for byte"]
+        content = (id(found.basis), _content(found))
+        if content in digests:
+            each = "question by question" if submission.kind == CHOICES else "byte for byte"
+            refused[file] = [f"its {submission.kind} are those of {digests[content]}, {each}"]
             continue
         names.add(alike(submission.name))
         digests[content] = submission.name
@@ -78,6 +84,13 @@ def _in_order(
     by_basis: Mapping[int, tuple[Basis, dict[str, Examined]]],
 ) -> list[tuple[Basis, dict[str, Examined]]]:
     return sorted(by_basis.values(), key=lambda one: (one[0].pool or "", one[0].split or "", one[0].include))
+
+
+def _content(found: Examined) -> str:
+    """A digest of the choices, however they are written, or of the file of records."""
+    if found.chosen is None:
+        return found.submission.sha256
+    return hashlib.sha256(found.chosen.tobytes()).hexdigest()
 
 
 def _without(folder: Path, line: str) -> str:
@@ -245,5 +258,9 @@ def _against(comparison: Mapping[str, Any]) -> str | None:
 
 
 def _short(value: Any, digits: int) -> str | None:
-    """With all its digits, and no exponent."""
-    return None if value is None else f"{value:,.{digits}f}"
+    """With so many digits, and two that are not 0 of a smaller number; without an exponent."""
+    if value is None:
+        return None
+    if 0 < abs(value) < 10 ** (1 - digits):
+        digits = 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{digits}f}"

@@ -21,6 +21,7 @@ from collectors.file_digests import sha256_of
 from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
+from collectors.publish.whole import check_whole
 from collectors.website.database import DATABASE, MOST_ANSWERS, write_database
 from collectors.website.extra_pages import BOARD, CHANGES, board, changes
 from collectors.website.foretold import FORETOLD, foretold
@@ -91,6 +92,7 @@ def build_site(
     manifest = digest = None
     if lake.is_published():
         _, manifest = open_published(lake.uri)
+        check_whole(lake, manifest)
         digest = hashlib.sha256(lake.read(PUBLISHED_MANIFEST)).hexdigest()
     changed, no_changes = changes(lake, manifest, before)
     version = str(manifest["version"]) if manifest else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from collectors.publish.card import Description
 from collectors.publish.publishing import publish
 from collectors.publish.version import build_version
 from collectors.routers.checking import Basis, PublishedBasis
-from collectors.routers.open_board import _bases, as_json, build
+from collectors.routers.open_board import _bases, _short, as_json, build
 from collectors.routers.submissions import read_submission
 from collectors.routers.trial import Fold
 from pipelines.publish import main
@@ -79,7 +81,7 @@ FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "other prices": (FAIR, {"prices": "0" * 16}, "other prices"),
     "no such pool": (FAIR, {"pool": "best"}, "no 'best' is in the version; the version keeps no pool"),
     "records that are not there": (FAIR, {"include": "imported"}, "no imported cell with a score; the version keeps"),
-    "no such split": (FAIR, {"split": "nothing"}, "no split 'nothing'"),
+    "no such split": (FAIR, {"split": "nothing"}, "split: no 'nothing' is in the version; those it has: none"),
     "no rows": (b"item,model\n", {}, "no rows"),
     "no table": (b"\x00\xff\x00", {}, "mine.csv"),
     "markup": (b"item,model\n0,<script>alert(1)</script>\n", {}, "script"),
@@ -196,12 +198,47 @@ def test_board_of_a_folder_is_the_same_bytes_wherever_it_lies(
     [board] = value["boards"]
     assert {row["router"] for row in board["rows"]} == {"fair", "always a", "oracle", "best-constant"}
     assert {one["file"] for one in value["refused"]} == {"bad.json", "z.json"}
-    assert "those of fair, byte for byte" in made[0][1].decode()
+    assert "those of fair, question by question" in made[0][1].decode()
     assert "Traceback" not in capsys.readouterr().err
     scores = answers()
     [fair] = [row for row in board["rows"] if row["router"] == "fair"]
     expected = sum(scores["a" if item % 3 else "b"][item] for item in range(ITEMS)) / ITEMS
     assert fair["score"] == pytest.approx(expected)
+
+
+def test_board_names_files_and_models_as_they_are_whatever_the_folder_is_called(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    send(Path("org"), b"item,model\n0,org/x\n", "mine", "a.csv")
+    send(Path("org"), FAIR, "second", "b.csv", split="nope")
+    send(Path("org"), FAIR, "third", "c.csv")
+    rows = [f"{item},b" for item in reversed(range(ITEMS))]
+    send(Path("org"), choices(["b"] * ITEMS), "fourth", "d.csv")
+    send(Path("org"), "\n".join(["item,model", *rows]).encode(), "fifth", "e.csv")
+    (tmp_path / os.fsdecode(b"org/bad\xff.json")).write_text("{}")
+    made = build(Path("org"), PublishedBasis(version))
+    assert "'org/x'" in made.refused["a.json"][0]
+    assert made.refused["b.json"] == ["split: no 'nope' is in the version; those it has: none"]
+    assert made.refused["e.json"] == ["its choices are those of fourth, question by question"]
+    assert "bad\\udcff.json" in made.refused
+    json.dumps(made.refused).encode()
+    assert main(["board", "org", "--version", version, "--out", "out"]) == 1
+
+
+def test_version_with_another_price_or_item_is_refused(version: str, tmp_path: Path) -> None:
+    copy = tmp_path / Path(version).name
+    shutil.copytree(version, copy)
+    prices = next((copy / "prices").glob("*.parquet"))
+    prices.write_bytes(prices.read_bytes()[:-1] + b"?")
+    with pytest.raises(ConfigError, match="is not the one that was published: prices/"):
+        PublishedBasis(str(copy))
+    assert main(["site", str(copy), str(tmp_path / "site"), "--no-sql"]) == 2
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, None), (0.0, "0.0000"), (2.27e-07, "0.00000023"), (1.5, "1.5000")])
+def test_board_shows_digits_of_the_smallest_cost(value: float | None, shown: str | None) -> None:
+    assert _short(value, 4) == shown
 
 
 def test_board_cheapest_is_the_least_mean_of_known_costs_in_training() -> None:
