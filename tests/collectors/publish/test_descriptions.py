@@ -303,3 +303,15 @@ def test_publish_with_an_address_that_is_none_is_refused(url: str, tmp_path: Pat
 )
 def test_version_before_lies_beside_a_version_and_at_another_tag_of_the_hub(uri: str, expected: str) -> None:
     assert beside(uri, "1.0.0") == expected
+
+
+@pytest.mark.parametrize("text", ["plain", " `<img src=x>`", "a``b\n`c`  ", "`", "two  words"])
+def test_text_of_others_on_the_card_stays_in_its_code_span(text: str) -> None:
+    shown = code(text)
+    fence = re.match("`+", shown)
+    assert fence
+    inner = shown[len(fence[0]) : -len(fence[0])]
+    assert inner.strip() == " ".join(text.split())
+    runs = {len(run) for run in re.findall("`+", inner)}
+    assert len(fence[0]) not in runs, "no run within ends the span"
+    assert "`" not in (inner[0], inner[-1])
