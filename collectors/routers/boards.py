@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import logging
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from collectors.atomic import write_whole
-from collectors.file_digests import sha256_of
 from collectors.routers import encoders
 from collectors.routers.contract import ABSTAIN, Floats, RouterFailed, why
 from collectors.routers.process import LOST, Process, is_end
 from collectors.routers.questions import NUMBERS, Questions
 from collectors.routers.registry import SHIPPED, RouterSpec
 from collectors.routers.sources import Note, Sources
-from collectors.routers.trial import ALPHAS, Data, Fold, write_data
+from collectors.routers.trial import ALPHAS, Data, Fold, Written, write_data
 from collectors.scratch import scratch
 from schemas.identity import safe_name
 from schemas.texts import without_key_values
@@ -113,7 +112,7 @@ def run_trials(
     jobs: list[Job] = []
     found: dict[tuple[str, int], Trial] = {}
     sources = {spec.folder: Sources([*filter(None, [spec.folder]), *path]) for spec in routers}
-    digests = {spec.name: spec.digest for spec in routers}
+    digests = {spec.name: [spec.digest, _version(_NEEDS.get(spec.factory))] for spec in routers}
     for number, fold in enumerate(folds):
         of_fold = _digest([fold.train, fold.test, fold.seed, fold.unseen, fold.probes])
         size = {"q": len(fold.test), "c": len(questions.pool.candidates), "a": len(ALPHAS)}
@@ -132,20 +131,27 @@ def run_trials(
     if jobs:
         with scratch("route-") as place:
             _write(questions, vectors, folds, place)
-            written = _Written(place)
+            written = Written(place)
+            jobs = [replace(job, trial=job.trial | {"files": written.digests}) for job in jobs]
             try:
                 with contextlib.closing(runner(jobs, place)) as ends:
                     for job, ended in ends:
-                        written.check(f"{job.spec.name}, or a router that ran beside it,")
+                        if written.is_changed():
+                            raise _written_into(f"{job.spec.name}, or a router that ran beside it,")
                         trial = found[job.spec.name, job.fold] = _ended(job, ended, sources[job.spec.folder])
                         if progress:
                             progress(len(found), total, f"{job.spec.name}, fold {job.fold}{_why(trial)}")
-                written.check("a router", whole=True)
+                if written.is_changed(whole=True):
+                    raise _written_into("a router")
             except RouterFailed:  # none of the trials runs on
                 for job in jobs:
                     _forget(job)
                 raise
     return [found[spec.name, number] for spec in routers for number in range(len(folds))]
+
+
+def _written_into(who: str) -> RouterFailed:
+    return RouterFailed(f"{who} wrote into the data of the board: what was made with them is thrown away")
 
 
 def _trial_of(spec: RouterSpec, fold: int, path: Sequence[str]) -> dict[str, Any]:
@@ -174,6 +180,8 @@ def _write(questions: Questions, vectors: dict[str, Floats], folds: Sequence[Fol
         np.save(place / _vectors(name), values)
     for number, fold in enumerate(folds):
         fold.save(place / _fold(number))
+    for path in place.glob("[!.]*"):  # without the lock
+        path.chmod(0o444)
 
 
 def _fold(number: int) -> str:
@@ -313,41 +321,18 @@ def _read(job: Job) -> tuple[dict[str, Any], Note | None]:
     return made, note
 
 
-class _Written:
-    """The files that a board wrote for its trials, which no router may change."""
-
-    def __init__(self, place: Path) -> None:
-        self._paths = sorted(path for path in place.iterdir() if not path.name.startswith("."))
-        for path in self._paths:
-            path.chmod(0o444)
-        self._seen, self._content = self._looks(), self._digests()
-
-    def _looks(self) -> list[tuple[int, ...]]:
-        found: list[tuple[int, ...]] = []
-        for path in self._paths:
-            with contextlib.suppress(OSError):
-                one = os.stat(path, follow_symlinks=False)
-                found.append((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns))
-        return found
-
-    def _digests(self) -> list[str]:
-        return [sha256_of(path) for path in self._paths]
-
-    def check(self, who: str, *, whole: bool = False) -> None:
-        """Raises RouterFailed if a file is another. `whole`: its content is read, too, as a file that is mapped may
-        change and look the same.
-        """
-        if self._looks() != self._seen or (whole and self._digests() != self._content):
-            raise RouterFailed(f"{who} wrote into the data of the board: what was made with them is thrown away")
-
-
 def _digest_of(questions: Questions, vectors: dict[str, Floats]) -> str:
-    import sklearn
-
     pool = questions.pool
     numbers = [pool.numbers.get(name) for name in NUMBERS]
-    parts = [sklearn.__version__, np.__version__, pool.candidates, questions.ids, questions.tasks, questions.texts]
+    versions = [_version(name) for name in ("scikit-learn", "numpy", "scipy")]
+    parts = [versions, pool.candidates, questions.ids, questions.tasks, questions.texts]
     return _digest([*parts, pool.scores, *numbers, *(vectors[name] for name in sorted(vectors))])
+
+
+def _version(library: str | None) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(library) if library else None
+    return None
 
 
 def _digest(parts: Sequence[Any]) -> str:

@@ -7,7 +7,9 @@ the data of others. Knows no processes (collectors.routers.process).
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.atomic import replacing
+from collectors.file_digests import sha256_of
 from collectors.routers.contract import (
     ABSTAIN,
     OBSERVED,
@@ -70,6 +73,29 @@ def write_data(data: Data, arrays: Mapping[str, Floats]) -> None:
         np.save(data.folder / f"{name}.npy", values)
     kept = {name: value for name, value in asdict(data).items() if name != "folder"}
     (data.folder / "questions.json").write_text(json.dumps(kept), encoding="utf-8")
+
+
+class Written:
+    """The files that a board wrote for its trials, which no router may change."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        self._seen, self.digests = self._looks(), self._digests()
+
+    def _looks(self) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                one = os.stat(path, follow_symlinks=False)
+                found.append((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns))
+        return found
+
+    def _digests(self) -> dict[str, str]:
+        return {path.name: sha256_of(path) for path in self._paths}
+
+    def is_changed(self, *, whole: bool = False) -> bool:
+        """Whether a file is another now. `whole`: its content is read, too, as one that is mapped may look the same."""
+        return self._looks() != self._seen or (whole and self._digests() != self.digests)
 
 
 def read_data(folder: Path) -> Data:

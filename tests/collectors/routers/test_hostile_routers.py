@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import psutil
 import pytest
 
 from collectors.routers import process
-from collectors.routers.boards import Trial, in_processes, run_trials
+from collectors.routers.boards import Job, Trial, in_processes, run_trials
 from collectors.routers.contract import OBSERVED, RouterFailed
 from collectors.routers.registry import RouterSpec, router_of
+from collectors.routers.spreading import code_of, run_anywhere
 from collectors.routers.standings import stand
 from collectors.routers.trial import Data, Fold, run_trial, write_data
 from tests.helpers.routed_worlds import world
@@ -75,6 +78,29 @@ def test_router_that_writes_into_the_data_of_the_board_ends_it_and_nothing_is_ke
     with pytest.raises(RouterFailed, match="Rewrites, or a router that ran beside it, wrote into the data"):
         trials_of([router_of("cheapest"), odd("Rewrites"), router_of("oracle")], tmp_path)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+@pytest.mark.slow
+def test_router_that_writes_into_the_data_on_another_machine_costs_what_runs_there_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def elsewhere(jobs: Sequence[Job], place: Path) -> Generator[tuple[Job, dict[str, Any]]]:
+        def bring(folder: Path) -> None:
+            for path in place.glob("[!.]*"):
+                (folder / path.name).write_bytes(path.read_bytes())
+
+        for job in jobs:
+            ended, made = run_anywhere(job.trial, tmp_path / "unseen" / place.name, bring, code_of(job.spec))
+            if not ended:
+                job.out.write_bytes(made)
+            yield job, ended
+
+    routers = [router_of("cheapest"), odd("Rewrites"), router_of("oracle")]
+    trials = run_trials(world(), routers, [FOLD], tmp_path / "trials", elsewhere, path=[ROOT])
+    assert [one.failed for one in trials] == [None, "lost", "lost"]
+    assert "a router wrote into the data of the board on" in trials[2].message
 
 
 @pytest.mark.slow
