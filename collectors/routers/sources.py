@@ -42,8 +42,8 @@ def loaded_since(before: Collection[str], factory: str, began: float) -> Note | 
             continue
         spec = _spec_of(module)
         if spec is None or (spec.origin is not None and not _is_built_in(spec) and _file(spec) is None):
-            if top in note or top in known:  # a library's own making, such as six.moves
-                continue
+            if top in note or top in known or _is_of_a_librarys_making(spec):
+                continue  # six.moves, and what torch writes at its import
             return None
         file = _file(spec)
         if file is None or _is_standard(file):
@@ -115,6 +115,13 @@ def text_of(module: str, folders: Sequence[str]) -> bytes:
 def _spec_of(module: object) -> ModuleSpec | None:
     spec = vars(module).get("__spec__") if isinstance(module, ModuleType) else None
     return spec if isinstance(spec, ModuleSpec) else None
+
+
+def _is_of_a_librarys_making(spec: ModuleSpec | None) -> bool:
+    """Whether a library made a module out of nothing, with a loader of its own."""
+    maker = _spec_of(sys.modules.get(type(spec.loader).__module__)) if spec else None
+    file = _file(maker) if maker else None
+    return file is not None and _is_library(file)
 
 
 def _is_built_in(spec: ModuleSpec) -> bool:

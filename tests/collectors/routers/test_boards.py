@@ -221,8 +221,10 @@ def test_board_missing_scores_are_never_wrong_and_choices_of_them_are_counted(tm
 
 @pytest.mark.few(1)
 @pytest.mark.parametrize("rule", ["content", *(pytest.param(rule, marks=long_only) for rule in ("model", "time"))])
-def test_board_of_every_shipped_router_has_a_row_for_each(tmp_path: Path, rule: str) -> None:
+def test_board_of_every_shipped_router_has_a_row_for_each_and_keeps_them(tmp_path: Path, rule: str) -> None:
     board, _ = board_of(world(), default_routers(), tmp_path, seeds=1, rule=rule)
+    _, again = board_of(world(), default_routers(), tmp_path, seeds=1, rule=rule)
+    assert [one.router for one in again if not one.is_kept] == []
     failed = {one.router.name: one.failed for one in board.standings if one.failed}
     if rule == "model":
         # They were not made for candidates without answers.

@@ -37,6 +37,19 @@ class Own:
 """
 
 
+#: A library that makes a module of a text, as torch does.
+MAKES = """
+import importlib.abc, importlib.util, sys
+
+class Loader(importlib.abc.InspectLoader):
+    def get_source(self, name):
+        return ""
+
+spec = importlib.util.spec_from_loader("written_1", Loader(), origin="text")
+sys.modules["written_1"] = importlib.util.module_from_spec(spec)
+"""
+
+
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path / "cache"))
@@ -86,7 +99,7 @@ def test_note_of_sources_has_files_of_modules_and_versions_of_libraries(
 ) -> None:
     before = {name for name in sys.modules if not name.startswith(("psutil", "xml.dom"))}
     (tmp_path / "site-packages" / "theirs_1").mkdir(parents=True)
-    (tmp_path / "site-packages" / "theirs_1" / "__init__.py").write_text("a = 1")
+    (tmp_path / "site-packages" / "theirs_1" / "__init__.py").write_text(MAKES)
     (tmp_path / "mine_1.py").write_text("import theirs_1, psutil, xml.dom")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
