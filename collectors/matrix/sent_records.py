@@ -173,7 +173,7 @@ def places(path: Path, rows: Sequence[tuple[int, str | None]], of: int) -> str:
 def first_places(records: SentRecords, rows: npt.NDArray[np.int64]) -> str:
     """The lines of the questions `rows` of the pool, with their scores."""
     some = sorted(rows.tolist(), key=lambda row: int(records.row[row]))[:_MOST_NAMED]
-    return places(records.path, [(int(records.row[row]), f"{records.scores[row]:g}") for row in some], len(rows))
+    return places(records.path, [(int(records.row[row]), repr(float(records.scores[row]))) for row in some], len(rows))
 
 
 def _cut(text: str) -> str:

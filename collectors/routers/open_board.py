@@ -24,7 +24,7 @@ from collectors.routers.outcomes import best_constant, cheapest_constant
 from collectors.routers.ranking import Ranking, rank_models
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import Board, stand
-from collectors.routers.submissions import CHOICES, RECORDS, read_submission
+from collectors.routers.submissions import RECORDS, read_submission
 from schemas.failures import ConfigError, one_line
 
 #: Most submissions of a folder.
@@ -66,8 +66,7 @@ def build(folder: Path, version: PublishedBasis) -> OpenBoard:
             continue
         content = (id(found.basis), _content(found))
         if content in digests:
-            each = "question by question" if submission.kind == CHOICES else "byte for byte"
-            refused[file] = [f"its {submission.kind} are those of {digests[content]}, {each}"]
+            refused[file] = [f"its {submission.kind} are those of {digests[content]}, question by question"]
             continue
         names.add(alike(submission.name))
         digests[content] = submission.name
@@ -87,10 +86,12 @@ def _in_order(
 
 
 def _content(found: Examined) -> str:
-    """A digest of the choices, however they are written, or of the file of records."""
-    if found.chosen is None:
-        return found.submission.sha256
-    return hashlib.sha256(found.chosen.tobytes()).hexdigest()
+    """A digest of the choices, or of the records, however they are written."""
+    if found.sent is None:
+        return hashlib.sha256(b"" if found.chosen is None else found.chosen.tobytes()).hexdigest()
+    records = found.sent.records
+    arrays = (records.scores, *(records.numbers[name] for name in sorted(records.numbers)))
+    return hashlib.sha256(b"".join(values.tobytes() for values in arrays)).hexdigest()
 
 
 def _without(folder: Path, line: str) -> str:

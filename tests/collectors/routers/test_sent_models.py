@@ -95,16 +95,19 @@ def test_records_of_a_candidate_under_another_name_get_its_figures_and_are_named
     stated = {"split": one_split(of_two_tasks)} if split else {}
     forms = {"t.csv": text.encode()} | ({} if split else {"u.jsonl": as_lines(text), "v.parquet": as_parquet(text)})
     for file, data in forms.items():
-        send_records(tmp_path / "in", data, f"new {file[0]}", file, model="acme/new", **stated)
-    rows = rows_of(of_two_tasks, tmp_path / "in")
-    own = rows["a"]
-    assert own["usd"] is not None
-    assert own["answered"] == (2 * ITEMS if not split else own["answered"]) > 0
-    for name in [f"new {file[0]}" for file in forms]:
-        assert {key: rows[name][key] for key in FIGURES} == {key: own[key] for key in FIGURES}
-        [suspicion] = rows[name]["suspicions"]
+        send_records(tmp_path / file, data, "new", file, model="acme/new", **stated)
+        rows = rows_of(of_two_tasks, tmp_path / file)
+        own, new = rows["a"], rows["new"]
+        assert own["usd"] is not None
+        assert own["answered"] == (2 * ITEMS if not split else own["answered"]) > 0
+        assert {key: new[key] for key in FIGURES} == {key: own[key] for key in FIGURES}
+        [suspicion] = new["suspicions"]
         assert suspicion["kind"] == "copy"
         assert suspicion["line"].startswith(f"its scores are those of a on {2 * ITEMS} questions; the next nearest")
+    if not split:
+        for file, data in forms.items():
+            send_records(tmp_path / "all", data, f"new {file[0]}", file, model="acme/new")
+        assert {*build(tmp_path / "all", of_two_tasks).refused} == {"u.json", "v.json"}, "they are the same records"
 
 
 def one_split(basis: PublishedBasis) -> str:
@@ -391,7 +394,7 @@ def test_board_of_models_and_routers_is_the_same_bytes_whatever_the_order_of_fil
     rows = {row["name"]: row for row in value["models"][0]["rows"]}
     assert (rows["good"]["rank"], rows["bad"]["usd"], rows["a"]["usd"]) == (1, 0.01, None)
     assert rows["bad"]["rank"] > rows["a"]["rank"] == rows["b"]["rank"] == 2
-    assert "o.json | its records are those of good, byte for byte" in made[0][1].decode()
+    assert "o.json | its records are those of good, question by question" in made[0][1].decode()
     shown = capsys.readouterr().out
     assert "## Models, pool of all candidates, collected records, split none: all questions" in shown
     assert "Jane \\| Doe" in shown
