@@ -23,7 +23,21 @@ from schemas.texts import visible
 
 def is_site(uri: str) -> bool:
     """Whether a folder of this machine holds a site."""
-    return (Path(uri) / SITE_MANIFEST).is_file()
+    return os.path.isfile(Path(uri) / SITE_MANIFEST)  # Path.is_file raises for a name that is too long
+
+
+def first_stray(folder: Path) -> str | None:
+    """A line for the first file below a site that is not the site's own: deleting the site would delete it, too.
+
+    The link to a version is the site's own, a folder of that name is not. Raises ConfigError if `folder` is no site,
+    and OSError.
+    """
+    files = _parsed((folder / SITE_MANIFEST).read_bytes(), folder)["files"]
+    if (folder / SITE_MANIFEST).is_symlink():
+        return f"{SITE_MANIFEST}: it is a link"
+    if os.path.lexists(folder / VERSION) and not (folder / VERSION).is_symlink():
+        return f"{VERSION}: not a link of the site"
+    return next((visible(stray) for stray in _strays(folder, files)), None)
 
 
 def verify_site(folder: Path, progress: Callable[[int, int], None] = lambda done, files: None) -> Proof:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,28 +82,61 @@ def test_publish_command_what_goes_into_a_line_of_the_card_is_one(
     assert "must be one line of printable text" in capsys.readouterr().err
 
 
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
 def test_publish_command_writes_a_site_and_replaces_no_other_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake, out = plain_lake(str(tmp_path / "lake")).lake.uri, tmp_path / "site"
-    left = tmp_path / ".site.tmp"
-    (left / "model").mkdir(parents=True)
-    (left / "model" / "a.html").write_text("of a killed process")
+    with building(out) as folder:
+        left = folder.parent
+        (folder / "a.html").write_text("of a killed process")
+        shutil.copytree(left, tmp_path / "copy")
+    (tmp_path / "copy").rename(left)
+    for name in (".site.tmp", ".site.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("a user's own")
     assert main(["site", lake, str(out), "--no-sql"]) == 0
     assert not left.exists()
     assert (out / "index.html").is_file()
     assert f"open {out / 'index.html'}" in capsys.readouterr().out.splitlines()[-1]
     assert main(["verify", str(out)]) == 0
     assert "SHA-256 of site.json: " in capsys.readouterr().out
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("x")
-    for place in (tmp_path / "mine", Path(lake) / "site", tmp_path / "no" / "where"):
-        assert main(["site", lake, str(place)]) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
-    assert (tmp_path / "mine" / "notes.txt").is_file()
     with building(out) as folder:
         assert main(["site", lake, str(out), "--no-sql"]) == 2
-        assert f"another process writes {out}" in capsys.readouterr().err
+        assert f"another process writes {out}" in one_line(capsys)
         assert folder.is_dir()
-    assert main(["verify", str(out)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "mine", "site"]
+    left.mkdir()
+    (left / "thesis").write_text("x")
+    assert main(["site", lake, str(out), "--no-sql"]) == 2, "a folder of that name without our mark"
+    assert f"{left} is in the way" in one_line(capsys)
+    assert (left / "thesis").read_text() == "x"
+    for stray in (out / "notes.txt", out / "static" / "notes.txt", out / "version" / "notes.txt"):
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("x")
+        assert main(["site", lake, str(out), "--no-sql"]) == 2
+        assert "move it away first" in one_line(capsys)
+        stray.unlink()
+    (out / "version").rmdir()
+    (left / "thesis").unlink()
+    assert main(["site", lake, str(out), "--no-sql"]) == 0, "a site and an empty folder"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".site.old", ".site.tmp", "lake", "site"]
+
+
+@pytest.mark.parametrize("place", ["mine", "other", "lake/site", "no/where", "", ".", "..", "x" * 300, "/proc/site"])
+def test_publish_command_site_at_a_place_of_others_is_refused_in_one_line(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain_lake("lake")
+    for folder, name in (("mine", "site.txt"), ("other", "site.json")):
+        Path(folder).mkdir()
+        (Path(folder) / name).write_text("{}")
+        (Path(folder) / "thesis").write_text("x")
+    assert main(["site", "lake", place, "--no-sql"]) == 2
+    assert one_line(capsys).startswith("publish: ")
+    assert Path("mine/thesis").is_file()
+    assert Path("other/thesis").is_file()
