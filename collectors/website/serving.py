@@ -9,16 +9,19 @@ from __future__ import annotations
 import http.server
 import os
 import re
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from collectors.website.building import VERSION
 from collectors.website.verifying import shown_version
 
 HOST = "127.0.0.1"
+#: What a browser calls this machine. Another name that leads here would make this site another's.
+_OF_THIS_MACHINE = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]*)?", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -42,6 +45,15 @@ _HEADERS = {
 _BLOCK = 1 << 20
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # with 5, clients that come at once wait for a second and more to be let in
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no fault of ours; other errors are shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
     """A server of the site in `folder`, not yet serving. Port 0 takes a free one. Raises OSError if it is taken."""
     shown = shown_version(folder)
@@ -50,7 +62,7 @@ def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
         root = Path(os.path.realpath(folder))
         of_version = frozenset(shown[0] / name for name in shown[1]) if shown else frozenset()
 
-    return http.server.ThreadingHTTPServer((HOST, port), Handler)
+    return _Server((HOST, port), Handler)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -70,10 +82,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing: a page's requests are of no interest."""
 
     def _answer(self, *, with_body: bool) -> None:
-        if (self.headers.get("Host") or "").partition(":")[0].lower() not in (HOST, "localhost"):
-            self.send_error(HTTPStatus.FORBIDDEN)  # another name that leads here would make this site another's
+        hosts = self.headers.get_all("Host", [])
+        try:
+            path = self._path()
+        except ValueError:
+            hosts = []  # an address that cannot be read
+        if len(hosts) != 1:
+            self.send_error(HTTPStatus.BAD_REQUEST)
             return
-        path = self._path()
+        if not _OF_THIS_MACHINE.fullmatch(hosts[0].strip()):
+            self.send_error(HTTPStatus.FORBIDDEN)
+            return
         try:
             file = open(path, "rb") if path else None  # noqa: SIM115
         except OSError:
@@ -119,7 +138,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def _part(header: str | None, size: int) -> tuple[int, int, bool] | None:
     """First and last byte, and whether they are a part; None for a range outside the file.
 
-    Several ranges, and malformed ones, are answered with the whole file, as RFC 9110 allows.
+    Several ranges, and malformed ones, are answered with the whole file, as RFC 9110 says: one that ends before its
+    start is malformed.
     """
     match = _RANGE.fullmatch((header or "").strip())
     if not match or match.groups() == ("", ""):
@@ -127,6 +147,8 @@ def _part(header: str | None, size: int) -> tuple[int, int, bool] | None:
     first, last = match.groups()
     if not first:
         return (max(0, size - int(last)), size - 1, True) if int(last) and size else None
+    if last and int(last) < int(first):
+        return 0, size - 1, False
     end = min(int(last), size - 1) if last else size - 1
     return (int(first), end, True) if int(first) <= end else None
 
