@@ -25,6 +25,8 @@ UNKNOWN = "–"
 LONGEST_NAME = 200
 #: Characters of a message on a page, and of a query that a page shows.
 LONGEST_PROSE, LONGEST_QUERY = 2_000, 5_000
+#: Digits behind the point of a small number: a smaller one has an exponent.
+MOST_PLACES = 12
 _FIELD = re.compile(r"\{(\w+)\}")
 
 Row = Mapping[str, Any]
@@ -162,11 +164,11 @@ def shown(value: Any, kind: str = "text") -> str:
 
 
 def significant(value: float) -> str:
-    """Three digits that count, without an exponent."""
+    """Three digits that count, however small the number is. site.js does the same."""
     if not value:
         return "0"
-    places = min(8, max(0, 2 - math.floor(math.log10(abs(value)))))
-    return f"{value:,.{places}f}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}" if places <= MOST_PLACES else f"{value:.2e}"
 
 
 def heat(value: Any) -> str:

@@ -16,7 +16,12 @@
     const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
     return rest ? `${grouped}.${rest}` : grouped;
   };
-  const significant = value => value === 0 ? "0" : fixed(value, Math.min(8, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))));
+  const MOST_PLACES = 12; // as in tables.py
+  const significant = value => {
+    if (value === 0) return "0";
+    const places = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+    return places <= MOST_PLACES ? fixed(value, places) : value.toExponential(2);
+  };
   const FORMS = {
     score: value => rounded(value, 3), heat: value => rounded(value, 3), count: value => fixed(value, 0), usd: value => "$" + significant(value),
     number: significant, seconds: value => significant(value) + " s", share: value => significant(100 * value) + " %", billions: value => significant(value / 1e9) + " B",

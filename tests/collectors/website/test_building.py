@@ -221,8 +221,9 @@ def test_shown_value_has_digits_that_count_and_missing_is_no_zero(value: object,
     assert shown(value, kind) == text
 
 
-def test_significant_small_numbers_have_no_exponent() -> None:
+def test_significant_numbers_keep_three_digits_however_small() -> None:
     assert [significant(x) for x in (1e-5, 123.456, -0.5)] == ["0.0000100", "123", "-0.500"]
+    assert [significant(x) for x in (3.126e-9, -1e-10, 5e-324)] == ["0.00000000313", "-0.000000000100", "4.94e-324"]
 
 
 # ---- verifying
