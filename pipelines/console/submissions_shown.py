@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.console.rows_out import markdown_table
 from pipelines.console.script import Parser, write_file
+from schemas.failures import ConfigError
 from schemas.texts import visible
 
 if TYPE_CHECKING:
@@ -95,8 +96,11 @@ def board(script: str, argv: Sequence[str]) -> int:
     from collectors.routers.open_board import as_json, build
 
     version = PublishedBasis(args.version)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write {args.out}: {error.strerror}") from error
     made = build(args.folder, version)
-    args.out.mkdir(parents=True, exist_ok=True)
     text = _markdown(made, version.version)
     write_file(args.out / "board.json", as_json(made, version))
     write_file(args.out / "board.md", text.encode())

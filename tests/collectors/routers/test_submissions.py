@@ -324,4 +324,7 @@ def test_board_of_what_is_no_folder_or_no_version_is_refused(
 ) -> None:
     assert main(["board", str(tmp_path / "none"), "--version", version, "--out", str(tmp_path / "o")]) == 2
     assert main(["check", str(send(tmp_path / "in")), "--version", str(tmp_path)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "x", "/proc/x", tmp_path / ("x" * 300)):
+        assert main(["board", str(tmp_path / "in"), "--version", version, "--out", str(out)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 6
