@@ -157,7 +157,7 @@ def test_server_client_that_goes_away_leaves_no_traceback(tmp_path: Path, capfd:
 
 def test_server_clients_that_come_at_once_are_let_in(tmp_path: Path) -> None:
     with server(tmp_path, 0) as serving, contextlib.ExitStack() as clients:
-        for _ in range(100):  # nobody accepts yet: beyond the queue a connection waits for its timeout
+        for _ in range(300):  # nobody accepts yet: beyond the queue a connection waits for its timeout
             clients.enter_context(socket.create_connection(("127.0.0.1", serving.server_port), timeout=0.5))
 
 
