@@ -136,7 +136,7 @@ def choose_by(
         if column != ABSTAIN
     ]
     lines = [f"{spec.name}: {len(made):,} choices, {len(rows) - len(made):,} abstained"]
-    if seen := len({*about.get("trained", ())} & {*_of(questions.ids, rows)}):
+    if seen := len({*map(str, about.get("trained") or ())} & {*_of(questions.ids, rows)}):
         lines.append(
             f"it was fitted on {seen:,} of these questions, whose scores flatter it: --stored SPLIT, for fit and "
             "choose, keeps them apart"
