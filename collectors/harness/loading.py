@@ -36,6 +36,10 @@ from collectors.specs import TaskSpec
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
 
+#: Each load would tell a server so, for its counts of downloads: without a network that waits five seconds a task.
+if "HF_UPDATE_DOWNLOAD_COUNTS" not in os.environ:
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+
 datasets.logging.set_verbosity_error()  # else two warnings per task about a local cache
 
 

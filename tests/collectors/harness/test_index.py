@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 from lm_eval.tasks import TaskManager
 
-from collectors.harness import index
+from collectors.harness import index, loading
 from collectors.specs import TaskSpec
 from schemas.failures import ConfigError
 from tests.helpers.thorough import long_only
@@ -66,3 +68,8 @@ def test_index_names_that_nobody_has_are_told_with_the_nearest(tmp_path: Path, m
         index.check_names([TaskSpec(task="gsm9k"), TaskSpec(task="gsm8k")], [])
     index.check_names([TaskSpec(task="gsm8k")], [str(own)])
     assert index.manager_of("gsm8k", [str(own)]).task_index["gsm8k"].yaml_path == own / "mine.yaml"
+
+
+def test_load_of_a_data_set_is_counted_nowhere() -> None:
+    assert loading.datasets is datasets
+    assert ("HF_UPDATE_DOWNLOAD_COUNTS" in os.environ) == datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
