@@ -34,11 +34,12 @@ from collectors.lake.holdings import Holdings, read_holdings
 from collectors.lake.reading import ask, connect, pass_over_damage
 from collectors.lake.store import Lake
 from collectors.matrix.described import best_first, head
+from collectors.matrix.item_rows import VIEWS
 from collectors.matrix.long_form import BESIDE, long_form
 from collectors.matrix.pool_arrays import NUMBERS, Pool, Pools
 from collectors.matrix.pool_files import ChosenPool, choose_pool, kept_pools
 from collectors.matrix.pools import load_pools
-from collectors.matrix.routed import VIEWS, choices_of, read_choices
+from collectors.matrix.routed import choices_of, read_choices
 from collectors.matrix.scoring import AGAINST, score_choices
 from schemas.failures import ConfigError, RouterlakeError, StorageError
 from schemas.reading_only import check_query

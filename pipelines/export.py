@@ -29,8 +29,9 @@ from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix import judged
+from collectors.matrix.item_rows import VIEWS
 from collectors.matrix.judged import judge_lines
-from collectors.matrix.routed import VIEWS, chosen_models
+from collectors.matrix.routed import chosen_models
 from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.script import Parser
 from schemas.failures import ConfigError, RouterlakeError, one_line

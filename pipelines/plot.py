@@ -25,12 +25,12 @@ import numpy.typing as npt
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.item_rows import VIEWS as CHOICE_VIEWS
 from collectors.matrix.judged import shown_judges
 from collectors.matrix.luck import shown_luck
 from collectors.matrix.pool_arrays import COSTS, Pool, Pools
 from collectors.matrix.pool_files import ChosenPool
 from collectors.matrix.pools import load_pools
-from collectors.matrix.routed import VIEWS as CHOICE_VIEWS
 from collectors.matrix.routed import Choices, elsewhere, read_choices
 from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy

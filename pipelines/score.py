@@ -23,9 +23,9 @@ from rich.table import Table
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix import judged, luck
+from collectors.matrix.item_rows import VIEWS
 from collectors.matrix.judged import judge_lines
 from collectors.matrix.pools import needed_views
-from collectors.matrix.routed import VIEWS
 from collectors.matrix.scoring import AGAINST, Scored, score_file
 from pipelines.console.plain_console import PlainConsole
 from pipelines.console.pool_options import add_pool, pool_of

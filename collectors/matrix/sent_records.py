@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collectors.importers.relation import Kind, sql_of
+from collectors.matrix.item_rows import VIEWS, key_of, line_of, load_rows, name_items
 from collectors.matrix.pool_arrays import Pool
-from collectors.matrix.routed import VIEWS, key_of, line_of, load_rows, name_items
 from schemas.failures import ConfigError
 
 __all__ = ["NUMBERS", "VIEWS", "SentRecords", "first_places", "most_rows", "read_records"]
@@ -64,7 +64,7 @@ class SentRecords:
 
 
 def read_records(con: duckdb.DuckDBPyConnection, path: Path, pool: Pool) -> SentRecords:
-    """Reads a file of records: CSV, Parquet or JSON lines with a column `score` and one of routed.KEYS.
+    """Reads a file of records: CSV, Parquet or JSON lines with a column `score` and one of item_rows.KEYS.
 
     A column `task` is needed if items of several tasks have the same name. `con` has VIEWS, with the pool that the
     records refer to. Raises ConfigError for a file that cannot be read as such a table.

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
+from collectors.matrix.item_rows import VIEWS
 from collectors.matrix.pool_files import ChosenPool, choose_pool, kept_pools
-from collectors.matrix.routed import VIEWS, read_choices
+from collectors.matrix.routed import read_choices
 from collectors.matrix.sent_records import most_rows
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakage
