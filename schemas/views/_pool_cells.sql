@@ -6,6 +6,8 @@ SELECT
     chosen.is_sparse,
     chosen.version,
     chosen.cells,
-    chosen.candidate
+    chosen.candidate,
+    chosen.asked_items,
+    chosen.first_item_number
 FROM _pool_choice AS chosen
 INNER JOIN cells ON chosen.cell_id = cells.cell_id;

@@ -12,6 +12,8 @@
 -- A cell that asked a part of another one's items several times (view _drawn_cells) is no candidate beside it.
 -- schemas.views.PoolChoice sets the variables: pool_cells, the cells to choose among (null: all); pool_same, names of
 -- settings that all must share; pool_sparse: 'mixed' lets sampled cells in beside whole ones.
+-- asked_items: the items of its item table that any candidate was asked. first_item_number: the first of them has this
+-- number among those of all tables, and the others follow.
 -- The choice is made over few columns, and over numbers in place of names: the rows of 102,000 cells are wide. The view
 -- _pool_cells has their other columns.
 CREATE VIEW _pool_choice AS
@@ -202,6 +204,16 @@ chosen AS MATERIALIZED (
     ) = 1
 ),
 
+item_tables AS (
+    SELECT
+        task,
+        items_digest,
+        max(planned_items) AS asked_items,
+        (sum(max(planned_items)) OVER (ORDER BY task, items_digest) - max(planned_items))::BIGINT AS first_item_number
+    FROM chosen
+    GROUP BY task, items_digest
+),
+
 -- What tells the versions of a model apart: as little as there is need for.
 versions AS MATERIALIZED (
     SELECT DISTINCT number, named_as, version
@@ -260,10 +272,13 @@ SELECT
     items_digest,
     is_imported,
     planned_items,
+    asked_items,
+    first_item_number,
     scored,
     is_sparse,
     version,
     cells,
     candidate
 FROM chosen
-INNER JOIN candidates_of USING (number);
+INNER JOIN candidates_of USING (number)
+INNER JOIN item_tables USING (task, items_digest);

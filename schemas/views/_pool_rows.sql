@@ -6,7 +6,5 @@ SELECT
     _questions_of.question_number
 FROM matrix
 INNER JOIN _pool_choice USING (cell_id)
-INNER JOIN _questions_of
-    ON matrix.task = _questions_of.task
-    AND matrix.items_digest = _questions_of.items_digest
-    AND matrix.item = _questions_of.item;
+INNER JOIN _questions_of ON _pool_choice.first_item_number + matrix.item = _questions_of.item_number
+WHERE matrix.item BETWEEN 0 AND _pool_choice.asked_items - 1;

@@ -1,16 +1,17 @@
 -- _questions_of: one row per item of the item tables that the pool's cells were asked: its question. Items of two tables
 -- are one question if task, content_hash and right answer are equal; of equal items of one table the first meets the
 -- first of another table, the second the second. An item whose right answer is unknown joins the only known one of its
--- content, and stays apart if there are several. An item without a text is its item_hash.
+-- content, and stays apart if there are several. An item without a text is its item_hash. item_number: its number among
+-- the items of all these tables, which joins several times as fast as task, digest and item.
 CREATE VIEW _questions_of AS
 WITH asked AS (
-    SELECT task, items_digest, max(planned_items) AS planned_items, min(is_imported) AS is_imported
+    SELECT task, items_digest, asked_items, first_item_number, min(is_imported) AS is_imported
     FROM _pool_choice
     GROUP BY ALL
 ),
 
 places AS (
-    SELECT task, items_digest, is_imported, unnest(range(planned_items))::INTEGER AS item
+    SELECT task, items_digest, first_item_number, is_imported, unnest(range(asked_items))::INTEGER AS item
     FROM asked
 ),
 
@@ -39,6 +40,7 @@ numbered AS (
         task,
         items_digest,
         is_imported,
+        first_item_number + item AS item_number,
         item,
         content,
         gold,
@@ -53,6 +55,7 @@ SELECT
     task,
     items_digest,
     item,
+    item_number,
     content,
     gold,
     occurrence,

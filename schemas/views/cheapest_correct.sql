@@ -3,59 +3,26 @@
 -- candidate null: none is right (candidates_correct = 0), or no cost of those that are is known. A missing verdict is not
 -- a wrong answer: then candidates_scored < candidates.
 CREATE VIEW cheapest_correct AS
-WITH members AS MATERIALIZED (
-    FROM _members
-    WHERE NOT is_all
-),
-
-answers AS (
+WITH chosen AS (
     SELECT
-        pool_number,
-        member,
-        question_number,
-        correct,
-        coalesce(
-            _serving_usd(
-                prompt_tokens,
-                cached_tokens,
-                cache_write_tokens,
-                completion_tokens,
-                reasoning_tokens,
-                answers,
-                usd_per_million_prompt,
-                usd_per_million_cached,
-                usd_per_million_cache_write,
-                usd_per_million_completion,
-                usd_per_million_reasoning,
-                usd_per_request
-            ),
-            stated_usd
-        ) AS usd
-    FROM _pool_rows
-    INNER JOIN members USING (cell_id)
-    LEFT JOIN _repeats USING (cell_id, item)
-),
-
-chosen AS (
-    SELECT
-        pool_number,
         question_number,
         count(correct) AS candidates_scored,
         count(*) FILTER (correct) AS candidates_correct,
         min(struct_pack(usd := usd, member := member)) FILTER (correct AND usd IS NOT NULL) AS best
-    FROM answers
-    GROUP BY pool_number, question_number
+    FROM _member_rows
+    WHERE NOT is_all
+    GROUP BY question_number
     HAVING count(correct) > 0
 ),
 
 pools AS (
     SELECT
-        pool_number,
-        any_value(task) AS task,
+        task,
         any_value(candidates) AS candidates,
         CASE WHEN min(metric) = max(metric) THEN min(metric) END AS metric
-    FROM members
-    GROUP BY pool_number
+    FROM _members
+    WHERE NOT is_all
+    GROUP BY task
 )
 
 SELECT
@@ -64,13 +31,14 @@ SELECT
     pools.candidates,
     chosen.candidates_scored,
     chosen.candidates_correct,
-    members.candidate,
+    _members.candidate,
     best.usd,
     pools.metric,
-    members.cell_id,
+    _members.cell_id,
     _question_names.items_digest,
     _question_names.item
 FROM chosen
-INNER JOIN pools USING (pool_number)
 INNER JOIN _question_names USING (question_number)
-LEFT JOIN members ON chosen.pool_number = members.pool_number AND chosen.best.member = members.member;
+INNER JOIN pools ON _question_names.task = pools.task
+LEFT JOIN _members
+    ON _question_names.task = _members.pool AND chosen.best.member = _members.member AND NOT _members.is_all;

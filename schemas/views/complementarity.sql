@@ -4,9 +4,8 @@
 -- collectors.metrics.complementarity.
 CREATE VIEW complementarity AS
 WITH verdicts AS NOT MATERIALIZED (
-    SELECT _members.pool, _members.is_all, _members.candidate, _members.metric, question_number, correct
-    FROM _pool_rows
-    INNER JOIN _members USING (cell_id)
+    SELECT pool, is_all, candidate, question_number, correct
+    FROM _member_rows
     WHERE correct IS NOT NULL
 )
 

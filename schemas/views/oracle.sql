@@ -12,9 +12,8 @@ WITH members AS MATERIALIZED (
 
 -- Read twice rather than kept: at 200M records the copy would not fit in memory.
 answers AS NOT MATERIALIZED (
-    SELECT members.pool_number, member, candidates, merit_sign, question_number, score
-    FROM _pool_rows
-    INNER JOIN members USING (cell_id)
+    SELECT pool_number, member, candidates, merit_sign, question_number, score
+    FROM _member_rows
     WHERE score IS NOT NULL
 ),
 
