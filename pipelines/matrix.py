@@ -34,7 +34,8 @@ import duckdb
 from rich.console import Console
 
 from collectors.atomic import replacing
-from collectors.lake.holdings import read_holdings
+from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.narrowing import narrow
 from collectors.lake.reading import ask, open_store
 from collectors.lake.store import Lake
 from collectors.matrix import judged
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     with tempfile.SpooledTemporaryFile(OUTPUT_IN_MEMORY, "w+", encoding="utf-8", newline="") as text:
         ask(
             lake,
-            lambda con, _: answer(args, lake, pool, out, con, console, text),
+            lambda con, holdings: answer(args, lake, holdings, pool, out, con, console, text),
             only=only,
             include=pool.include,
             choice=pool.choice,
@@ -185,6 +186,7 @@ def asked_of(args: argparse.Namespace) -> set[str]:
 def answer(
     args: argparse.Namespace,
     lake: Lake,
+    holdings: Holdings,
     pool: ChosenPool,
     out: Path | None,
     con: duckdb.DuckDBPyConnection,
@@ -205,7 +207,7 @@ def answer(
         if args.sql is not None:
             for line in lines:  # beside the rows, which another program may read
                 print(f"matrix: {line}", file=sys.stderr)
-            print_query(con, args.sql, args.format, to)
+            print_query(con, lake, holdings, args.sql, args.format, to)
             return
         if not con.execute(ANY_RECORDS).fetchall():
             which = "" if pool.include == "all" else f"{pool.include} "
@@ -259,7 +261,9 @@ def _check_replaceable(out: Path) -> None:
 # ---- output
 
 
-def print_query(con: duckdb.DuckDBPyConnection, query: str, form: str | None, console: Console) -> None:
+def print_query(
+    con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, query: str, form: str | None, console: Console
+) -> None:
     """Prints a query's rows in one of FORMATS; without one, as a table on a terminal and as CSV elsewhere."""
     statements = con.extract_statements(query)
     if not statements:
@@ -268,6 +272,7 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, form: str | None, co
         check_query(con, query)
     except ConfigError as error:
         raise ConfigError(f"--sql only reads: {error}") from error
+    narrow(con, lake.uri, holdings, query)
     result = con.sql(query)
     if result is not None and form is None and console.is_terminal:
         result.show(max_width=console.width, max_rows=1000)

@@ -23,6 +23,7 @@ from collectors.lake import layout
 from collectors.lake.damage import advice, find_damaged, record_damage
 from collectors.lake.holdings import Holdings, newest_manifest, read_holdings
 from collectors.lake.locking import lock
+from collectors.lake.narrowing import is_narrowable
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.sql import quoted
@@ -69,7 +70,8 @@ def connect(
     try:
         con.execute("SET enable_progress_bar = false")  # after two seconds it is drawn on standard output
         open_store(con, lake)
-        create_views(con, lake.uri, holdings.view_files(), cells=cells, only=only, comments=only is None, choice=choice)
+        files = dataclasses.replace(holdings.view_files(), narrowable=is_narrowable(holdings))
+        create_views(con, lake.uri, files, cells=cells, only=only, comments=only is None, choice=choice)
     except duckdb.Error as error:
         con.close()
         raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error

@@ -93,6 +93,8 @@ class Lake:
         self.root = (os.path.normpath(root) if self.local else root).rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
         self._is_older: bool | None = None
+        #: All names of a published version, opened for reading; None in a lake.
+        self._named: list[str] | None = None
         #: Listed names that cannot be objects (_is_object).
         self.foreign: set[str] = set()
 
@@ -123,6 +125,7 @@ class Lake:
         """Returns self. Raises ConfigError if no lake exists here, or a newer schema version wrote it."""
         if self.local and os.path.lexists(self.root) and not os.path.isdir(self.root):
             raise ConfigError(f"{self.uri} is not a folder, and so not a lake: name another with --lake")
+        self._named = self._names_of_version()
         if self._check_version() is None:
             raise ConfigError(f"no lake at {self.uri}: run collect.py first, or name another with --lake")
         return self
@@ -130,6 +133,15 @@ class Lake:
     def is_published(self) -> bool:
         """Whether this is a published version (collectors.publish.version): its manifest names every file."""
         return self.has(layout.PUBLISHED_MANIFEST)
+
+    def _names_of_version(self) -> list[str] | None:
+        """The files that a version's manifest names: nothing has to be listed. None in a lake, or for a damaged one."""
+        try:
+            value = json.loads(self.read(layout.PUBLISHED_MANIFEST))
+            names = [*value["files"], layout.PUBLISHED_MANIFEST]
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return sorted(name for name in names if name.isprintable() and ".." not in name)
 
     def first_version(self) -> int | None:
         """Returns the schema version that began the lake; None without a lake, 0 if it is not stated."""
@@ -284,6 +296,8 @@ class Lake:
 
         `depth` is the least number of levels of folders that are listed; the tables of a lake have at most 3.
         """
+        if self._named is not None:
+            return [name for name in self._named if name.startswith(f"{folder}/") or not folder]
         with self._doing(f"list {folder} in"):
             if self.local:
                 names = [path[len(self.root) :].lstrip("/") for path in files_below(self._path(folder), depth)]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collectors.lake.holdings import Holdings
+from collectors.lake.narrowing import only_parts_of
 from collectors.lake.reading import ask, imports_left_out
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Arrays, empty_arrays
@@ -100,7 +101,10 @@ def read_pools(
     questions, blocks = _questions(con, cells)
     placement = placement_of(cells, names, blocks)
     shape = (len(questions), len(names))
-    arrays = _laid(lake, holdings, con, placement, shape, tokens=tokens)
+    con.register("places", placement.cells)
+    with only_parts_of(con, lake.uri, holdings, cells="places"):
+        arrays = _laid(lake, holdings, con, placement, shape, tokens=tokens)
+        found = numbers_of(con, shape, placement, numbers, tasks)
     every = Pool(
         task="",
         metric=common(cells["metric"].to_pylist()) or "",
@@ -111,7 +115,7 @@ def read_pools(
         scores=arrays["scores"],
         prompt_tokens=arrays["prompt_tokens"],
         completion_tokens=arrays["completion_tokens"],
-        numbers=numbers_of(con, shape, placement, numbers, tasks),
+        numbers=found,
     )
     return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks))
 

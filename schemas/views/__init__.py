@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
 
 from schemas.columns import column_docs
-from schemas.records import GLOBS
-from schemas.sql import quoted, text_rows
+from schemas.records import GLOBS, SCHEMA_FILES
+from schemas.sql import literal_path, quoted, quoted_path, text_rows
 from schemas.views.choice import PoolChoice
 from schemas.views.files import (
     INCLUDED,
+    KEPT_PARTS,
+    NARROWABLE,
+    PART_SCAN,
     RULED_ROWS,
     Placeholders,
     ViewFiles,
@@ -27,13 +31,24 @@ from schemas.views.files import (
     object_path,
 )
 from schemas.views.open_shards import STEPS, TABLE, read_open_shards
-from schemas.views.order import OWNERSHIP, named_in, view_files, views_of, with_dependencies
+from schemas.views.order import (
+    OWNERSHIP,
+    POOL_TABLES,
+    named_in,
+    reads_pool_alone,
+    view_files,
+    views_of,
+    with_dependencies,
+)
 
 __all__ = [
     "INCLUDED",
     "KEPT",
+    "KEPT_PARTS",
     "KEPT_TABLES",
+    "NARROWABLE",
     "OWNERSHIP",
+    "PART_SCAN",
     "POOL",
     "PRICES",
     "PoolChoice",
@@ -46,6 +61,7 @@ __all__ = [
     "make_kept_views",
     "named_in",
     "object_path",
+    "reads_pool_alone",
     "relocatable_views",
     "rows_of_version",
     "view_files",
@@ -67,10 +83,9 @@ WIDE = ("_stored", "_open_rows")
 #: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
-POOL = (
-    *("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of"),
-    *("_ragged", "_left_out", "_members"),
-)
+POOL = POOL_TABLES
+#: Those that read records, of cells that meet the pool's condition alone or for these alone.
+READ_RECORDS = ("_scored", "_ragged", "_left_out")
 #: The step before them that reads pool_cells.
 READS_CELLS = "_considered"
 
@@ -129,13 +144,39 @@ def create_views(
             statement = names.put_into(statement)
             if is_table and view.name == "_left_out" and not con.execute("FROM _ragged LIMIT 1").fetchall():
                 statement = without_rows(statement)  # DuckDB would read all records, and find that no table wants them
-            con.execute(statement)
+            if is_table and view.name in READ_RECORDS and files.narrowable and choice.where.strip().lower() != "true":
+                with _of_pool_alone(con, names, choice):
+                    con.execute(statement)
+            else:
+                con.execute(statement)
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
         if view.name == "_shown_judges" and choice.judge:
             choice.check_judge(con)
     if comments:
         write_comments(con)
+
+
+@contextmanager
+def _of_pool_alone(con: duckdb.DuckDBPyConnection, names: Placeholders, choice: PoolChoice) -> Iterator[None]:
+    """Meanwhile the views read no parts of records but those with cells that meet the pool's condition."""
+    choice.set_cells(con)
+    place = quoted(literal_path(names.place) + "/")
+    parts = f"""
+        SELECT list({place} || replace(replace(replace(part, '[', '[[]'), '*', '[*]'), '?', '[?]'))
+        FROM (
+            SELECT DISTINCT part
+            FROM _folded
+            WHERE getvariable('pool_cells') IS NULL
+                OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
+        )
+    """
+    schema = quoted_path(f"{names.place}/{SCHEMA_FILES['compact/records']}")
+    con.execute(f"SET VARIABLE {KEPT_PARTS} = list_append(({parts}), {schema})")
+    try:
+        yield
+    finally:
+        con.execute(f"SET VARIABLE {KEPT_PARTS} = NULL")
 
 
 def _shared(wanted: Collection[str]) -> set[str]:

@@ -34,6 +34,15 @@ _COLUMNS = {
     "of_cell": OF_CELL,
 }
 
+#: Variable of a connection with the paths of the files of records that its queries read; null: all that there are.
+KEPT_PARTS = "kept_parts"
+#: The function by which narrowable views read these, as a plan spells it. It is read_parquet by another name, so that a
+#: plan tells their scans from all others.
+PART_SCAN = "PARQUET_SCAN"
+#: The tables of these files.
+NARROWABLE = ("compact/records", "compact/responses", "compact/older")
+_IS_KEPT = f"coalesce(list_contains(CAST(getvariable('{KEPT_PARTS}') AS VARCHAR[]), file), true)"
+
 #: The view that gives outcomes to rows of schema 6.
 RULED_ROWS = "_ruled_rows"
 #: Columns of cells that the rules of schemas.verdicts need for rows without an outcome, with their types.
@@ -114,6 +123,8 @@ class ViewFiles:
     judge: str | None = None
     #: Whether the lake holds so little that to bind a view costs more than its rows.
     small: bool = False
+    #: Whether each query may be asked of some files of the compaction alone: of those in the variable KEPT_PARTS.
+    narrowable: bool = False
 
     @property
     def has_older_rows(self) -> bool:
@@ -151,8 +162,9 @@ class Placeholders:
     @cached_property
     def _values(self) -> dict[str, str]:
         parts = self.files.compacted.get("compact/records", [])
-        touched = parts if self.outdated is None else [part for part in parts if part in self.outdated]
-        clean = [part for part in parts if part not in set(touched)]
+        outdated = set(parts if self.outdated is None else self.outdated)
+        touched = [part for part in parts if part in outdated]
+        clean = [part for part in parts if part not in outdated]
         primary = self.files.primary
         values = {
             "lake": self.place_sql or quoted(self.place),
@@ -213,7 +225,10 @@ class Placeholders:
             return no_rows(schema if not options else schema.append(pa.field("filename", pa.string())))
         if self.files.filled:
             options = (*options, f"schema = {parquet_schema(schema)}")
-        rows = f"read_parquet({files}, {', '.join(('hive_partitioning = false', *options))})"
+        reader = "read_parquet"
+        if self.files.narrowable and table in NARROWABLE and files != self._list(table, []):
+            reader, files = PART_SCAN.lower(), f"list_filter({files}, lambda file: {_IS_KEPT})"
+        rows = f"{reader}({files}, {', '.join(('hive_partitioning = false', *options))})"
         if not self.files.filled or table == "shards" or table.startswith("compact/"):
             return rows
         lacks = " OR ".join(f"{field.name} IS NULL" for field in schema if not field.nullable)

@@ -25,6 +25,12 @@ OWNERSHIP = (
     "_outdated",
 )
 
+#: Steps of the pool that are tables: to read one reads no records.
+POOL_TABLES = (
+    *("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of"),
+    *("_ragged", "_left_out", "_members"),
+)
+
 _CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_metadata|\w+_records)\}")
 _COMMENT = re.compile(r"--[^\n]*")
 
@@ -114,6 +120,22 @@ def named_in(sql: str) -> set[str]:
     """Returns the views that a query names, whatever the case, and all that they read."""
     words = {word.lower() for word in re.findall(r"\w+", sql)}
     return with_dependencies([name for name in view_files() if name in words])
+
+
+def reads_pool_alone(query: str) -> bool:
+    """Whether all records that a query reads are of cells in _pool_choice: by way of _pool_rows, and their repeats."""
+    files, words = view_files(), {word.lower() for word in re.findall(r"\w+", query)}
+    open_names, seen = [name for name in files if name in words], {"_pool_rows", "_repeats"}
+    if "_repeats" in open_names or views_of(query) is None:
+        return False
+    while open_names:
+        name = open_names.pop()
+        if name not in seen:
+            seen.add(name)
+            if _CHOSEN_BY_OWNERSHIP.search(_COMMENT.sub("", files[name].sql)) or "{responses}" in files[name].sql:
+                return False
+            open_names += files[name].reads - {*POOL_TABLES}
+    return True
 
 
 def views_of(query: str) -> set[str] | None:
