@@ -131,7 +131,7 @@ def sql(query: str, *options: str) -> Callable[[str], object]:
         (lambda uri: load_matrix(uri, None, PoolChoice(where="model = 'm1'"), numbers=["usd"]), 2),
         (lambda uri: routerlake.open(uri).sql("FROM matrix WHERE model = 'm1'").fetchall(), 2),
         (lambda uri: routerlake.open(uri).pool("t").questions, ALL_OF_VERSION),
-        (lambda uri: routerlake.open(uri).pool("t", pool="model IN ('m1', 'm2')").usd, 2),
+        (lambda uri: routerlake.open(uri).pool("t", pool="task = 't' AND model IN ('m1', 'm2')").usd, 2),
         (sql("SELECT sum(score) FROM matrix WHERE task = 't'"), MODELS),
         (sql("SELECT sum(usd) FROM costs WHERE task = 't' AND model = 'm2'"), 1),
         (sql("SELECT sum(score) FROM matrix WHERE item = 99999"), 0),
