@@ -31,6 +31,9 @@ POOL_TABLES = (
     *("_ragged", "_left_out", "_members"),
 )
 
+#: Steps whose rows are of the pool's cells alone, and the repeats that they join.
+POOL_ROWS = ("_pool_rows", "_member_rows", "_repeats")
+
 _CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_metadata|\w+_records)\}")
 _COMMENT = re.compile(r"--[^\n]*")
 
@@ -123,9 +126,9 @@ def named_in(sql: str) -> set[str]:
 
 
 def reads_pool_alone(query: str) -> bool:
-    """Whether all records that a query reads are of cells in _pool_choice: by way of _pool_rows, and their repeats."""
+    """Whether all records that a query reads are of cells in _pool_choice: by way of POOL_ROWS."""
     files, words = view_files(), {word.lower() for word in re.findall(r"\w+", query)}
-    open_names, seen = [name for name in files if name in words], {"_pool_rows", "_repeats"}
+    open_names, seen = [name for name in files if name in words], {*POOL_ROWS}
     if "_repeats" in open_names or views_of(query) is None:
         return False
     while open_names:
