@@ -94,6 +94,7 @@ bench-fleet: env ## a fleet: plans of 102,000 cells and of a million, the names 
 	short=0; $(python) -m tests.benchmarks.bench_fleet || short=1; \
 	$(python) -m tests.benchmarks.bench_far || short=1; \
 	$(python) -m tests.benchmarks.bench_raylets || short=1; \
+	$(python) -m tests.benchmarks.bench_spreading || short=1; \
 	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100) || short=1; exit $$short
 
 sbom: env ## write sbom.json, every installed package with version and licence, as CycloneDX
