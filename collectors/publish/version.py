@@ -40,19 +40,19 @@ from collectors.matrix.packed import FILES, write_packed
 from collectors.matrix.pool_files import PoolFile
 from collectors.publish.anonymous import Anonymous, hosts_of
 from collectors.publish.card import Contents, Description, KeptPool, Predecessor
+from collectors.publish.database import write_database
 from collectors.publish.descriptions import descriptions, kept_pool
 from collectors.publish.earlier import replaced_by
 from collectors.publish.manifests import KIND
-from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
-from collectors.publish.published_sql import VIEWS, choose_price_day
+from collectors.publish.published_sql import VIEWS
 from collectors.publish.version_parts import PartsWork, VersionChunk, made_parts, write_parts
 from collectors.publish.version_tables import VersionTables, chosen_rows, views_of_tables
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.sql import quoted
-from schemas.views import keep_tables, relocatable_views
+from schemas.views import relocatable_views
 
 
 @dataclass(frozen=True)
@@ -292,18 +292,9 @@ class _Writer:
             "-- SET VARIABLE snapshot = 's3://bucket/version';\n\n"
         )
         self.write(VIEWS, (head + "\n".join(statements)).encode())
-        path = quoted(str(self.folder / layout.DATABASE))
-        with contextlib.closing(duckdb.connect(config={"threads": 1})) as con:  # the same bytes each time
-            # Bitpacked segments end in bytes that DuckDB leaves unset. Small blocks: 50 tables take 2 MB and not 5.
-            con.execute("SET disabled_compression_methods = 'bitpacking'")
-            con.execute(f"ATTACH {path} AS version (BLOCK_SIZE 16384); USE version")
-            con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])
-            choose_price_day(con, self._rows_of("runs"), self._rows_of("prices"))
-            keep_tables(con, compaction.view_files())
-            for name in write_matrix(con, self.folder):
-                self.sign(name)
-            con.execute("USE memory; DETACH version")
-        self.sign(layout.DATABASE)
+        tables = (self._rows_of(table) for table in ("runs", "prices"))
+        for name in write_database(self.folder, compaction.view_files(), *tables):
+            self.sign(name)
 
     def _rows_of(self, table: str) -> str:
         """The rows of a table of this version, for a query."""

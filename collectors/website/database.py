@@ -2,27 +2,24 @@
 
 Owns the tables of `site.duckdb` and their order. The numbers are those of the views; the pages are made from this file
 alone, so a query that a page shows gives the number beside it. It is in the storage of DuckDB 1.0, which DuckDB-WASM
-reads by ranges. The same lake gives the same bytes: one thread writes them, in a process of its own whose allocator
-clears memory, because DuckDB leaves the ends of its segments unset.
+reads by ranges. The same lake gives the same bytes (collectors.same_bytes): one thread writes them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import re
 from collections.abc import Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
 
-from collectors.children import end_with_parent
 from collectors.lake.holdings import Holdings, read_holdings
 from collectors.lake.parts import limit_memory
 from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.store import Lake
+from collectors.same_bytes import SAME_COMPRESSION, in_cleared_process
 from schemas.columns import column_docs
 from schemas.failures import ConfigError
 from schemas.sql import quoted
@@ -272,26 +269,13 @@ _VIEWS = (
 )
 
 
-#: Read when DuckDB is loaded: jemalloc then clears the memory that it hands out.
-_CLEARED = ("DUCKDB_JE_MALLOC_CONF", "zero:true")
-
-
 def write_database(uri: str, path: Path, include: str = "all") -> None:
     """Writes the database of the lake or version at `uri` to `path`, where no file is yet.
 
     `include` is a key of schemas.views.INCLUDED. Raises ConfigError for a lake without records, StorageError if it
     cannot be read.
     """
-    name, value = _CLEARED
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-            pool.submit(_write, uri, path, include).result()
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+    in_cleared_process(_write, uri, path, include)
 
 
 def _write(uri: str, path: Path, include: str) -> None:
@@ -305,8 +289,7 @@ def _write(uri: str, path: Path, include: str) -> None:
             # It keeps the records that a view reads twice: 1.8 GiB for 20M, which grow with them, against 0.3 and as
             # many CPU-seconds.
             con.execute("SET disabled_optimizers = 'common_subplan'")
-            # FSST draws its sample at random, and bitpacking copies unset bytes of the stack.
-            con.execute("SET disabled_compression_methods = 'bitpacking,fsst'")
+            con.execute(SAME_COMPRESSION)
             con.execute(f"ATTACH {quoted(str(path))} AS site (STORAGE_VERSION 'v1.0.0')")
             _Tables(con).write()
             con.execute("DETACH site")
