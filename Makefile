@@ -90,7 +90,7 @@ bench-collection: env models ## collecting against stock lm-eval with equal verd
 	short=0; $(python) -m tests.benchmarks.bench_collection || short=1; \
 	$(python) -m tests.benchmarks.bench_swap || short=1; exit $$short
 
-bench-fleet: env ## a fleet: plans of 102,000 cells and of a million, the names of ten billion records, 1 and 4 raylets, a storm of 100 kills; KILLS=n (20 minutes)
+bench-fleet: env ## a fleet: plans of 102,000 cells and of a million, the names of ten billion records, 1, 2 and 4 raylets, a storm of 100 kills; KILLS=n (half an hour)
 	short=0; $(python) -m tests.benchmarks.bench_fleet || short=1; \
 	$(python) -m tests.benchmarks.bench_far || short=1; \
 	$(python) -m tests.benchmarks.bench_raylets || short=1; \

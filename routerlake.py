@@ -31,7 +31,7 @@ import pyarrow as pa
 from collectors.exporters.splitting import split
 from collectors.extras import advice
 from collectors.lake.holdings import Holdings, read_holdings
-from collectors.lake.narrowing import narrow, only_parts_of
+from collectors.lake.narrowing import only_parts_of
 from collectors.lake.reading import ask, connect, pass_over_damage
 from collectors.lake.store import Lake
 from collectors.matrix.described import best_first, head
@@ -118,14 +118,13 @@ class OpenLake:
 
         `lake.sql("SHOW TABLES")` lists the views, `lake.sql("DESCRIBE matrix")` the columns of one. Answers' texts are
         in the view responses. An unknown value is NULL. Raises duckdb.Error for a wrong query, ConfigError for one that
-        may do more than read. The relation reads what this query needs, so ask another one by `sql` again.
+        may do more than read.
         """
         chosen = _chosen(self._lake, **options)
 
         def attempt(holdings: Holdings) -> duckdb.DuckDBPyRelation:
             con = connect(self._lake, holdings, only=views_of(query), choice=chosen.choice)
             check_query(con, query)
-            narrow(con, self.uri, holdings, query)
             rows = con.sql(query)
             if rows is None:
                 raise ConfigError("the query returns no rows: give a SELECT")

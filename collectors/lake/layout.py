@@ -530,6 +530,8 @@ def names_in(message: str) -> set[str]:
 
 #: It names every other file, and is written last. A file that it does not name is not part of the version.
 PUBLISHED_MANIFEST = "manifest.json"
+#: The manifests of all published versions have this word: it stays.
+PUBLISHED_KIND = "routerlake snapshot"
 #: The digest of the content, while it is being published.
 PUBLISHING = "claim.json"
 #: Published versions and their users have this word: it stays.

@@ -2,7 +2,7 @@
 
 Owns the choice: parts of other tasks, models, cells or items are not opened, not even for their footers, of which a
 store with 5,000 parts asks two requests each. Knows nothing of the views, but that they read the files of records in a
-variable (schemas.views.KEPT_PARTS). To keep too many parts is safe: the query itself still has its conditions.
+variable (schemas.views.kept_parts). To keep too many parts is safe: the query itself still has its conditions.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any
 import duckdb
 
 from collectors.lake.holdings import Holdings, Part
-from schemas.records import SCHEMA_FILES
 from schemas.sql import quoted, quoted_path
-from schemas.views import KEPT_PARTS, NARROWABLE, PART_SCAN, lake_place, reads_pool_alone
+from schemas.views import PART_SCAN, keep_parts, lake_place, only_parts, reads_pool_alone
 
 #: Of so many parts all are read: to open one takes 0.2 ms, and to plan a query twice several.
 FEW_PARTS = 16
@@ -50,7 +49,7 @@ def narrow(con: duckdb.DuckDBPyConnection, uri: str, holdings: Holdings, query: 
         of_pool = _with_cells(con, "_pool_choice")
         kept = [part for part in kept if part.records in of_pool]
     if len(kept) < len(holdings.parts):
-        _keep(con, uri, kept)
+        keep_parts(con, lake_place(uri), _objects(kept))
 
 
 @contextmanager
@@ -75,11 +74,8 @@ def only_parts_of(
     if cells is not None:
         named = _with_cells(con, cells)
         parts = [part for part in parts if part.records in named]
-    _keep(con, uri, parts)
-    try:
+    with only_parts(con, lake_place(uri), _objects(parts)):
         yield
-    finally:
-        con.execute(f"SET VARIABLE {KEPT_PARTS} = NULL")
 
 
 def _with_cells(con: duckdb.DuckDBPyConnection, cells: str) -> set[str]:
@@ -87,12 +83,8 @@ def _with_cells(con: duckdb.DuckDBPyConnection, cells: str) -> set[str]:
     return {name for (name,) in con.execute(query).fetchall()}
 
 
-def _keep(con: duckdb.DuckDBPyConnection, uri: str, parts: Iterable[Part]) -> None:
-    place = lake_place(uri)
-    names = [SCHEMA_FILES[table] for table in NARROWABLE]
-    names += [name for part in parts for name in part.parquet_objects]
-    paths = ", ".join(quoted_path(f"{place}/{name}") for name in names)
-    con.execute(f"SET VARIABLE {KEPT_PARTS} = [{paths}]")
+def _objects(parts: Iterable[Part]) -> list[str]:
+    return [name for part in parts for name in part.parquet_objects]
 
 
 def _scans(plan: Any) -> Iterator[list[str]]:

@@ -138,10 +138,13 @@ class Lake:
         """The files that a version's manifest names: nothing has to be listed. None in a lake, or for a damaged one."""
         try:
             value = json.loads(self.read(layout.PUBLISHED_MANIFEST))
-            names = [*value["files"], layout.PUBLISHED_MANIFEST]
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
-        return sorted(name for name in names if name.isprintable() and ".." not in name)
+        is_manifest = isinstance(value, dict) and value.get("kind") == layout.PUBLISHED_KIND
+        files = value.get("files") if is_manifest else None
+        if not isinstance(files, dict):
+            return None
+        return sorted([layout.PUBLISHED_MANIFEST, *(name for name in files if name.isprintable() and ".." not in name)])
 
     def first_version(self) -> int | None:
         """Returns the schema version that began the lake; None without a lake, 0 if it is not stated."""

@@ -11,13 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from collectors.lake.layout import PUBLISHED_MANIFEST
+from collectors.lake.layout import PUBLISHED_KIND, PUBLISHED_MANIFEST
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, one_line
 from schemas.versions import check_readable
-
-#: The manifests of all published versions have this word: it stays.
-KIND = "routerlake snapshot"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -58,7 +55,7 @@ def parsed(data: bytes, place: str) -> dict[str, Any]:
     The version of the schema comes first: a newer one may have another form.
     """
     manifest = json.loads(data, object_pairs_hook=without_doubles)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+    if not isinstance(manifest, dict) or manifest.get("kind") != PUBLISHED_KIND:
         raise ValueError("its kind is another")
     version = manifest["schema_version"]
     if type(version) is not int:

@@ -43,7 +43,6 @@ from collectors.publish.card import Contents, Description, KeptPool, Predecessor
 from collectors.publish.database import write_database
 from collectors.publish.descriptions import descriptions, kept_pool
 from collectors.publish.earlier import replaced_by
-from collectors.publish.manifests import KIND
 from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
 from collectors.publish.published_sql import VIEWS
 from collectors.publish.version_parts import PartsWork, VersionChunk, made_parts, write_parts
@@ -322,7 +321,7 @@ class _Writer:
         for name, data in described.items():
             self.write(name, data)
         manifest = {
-            "kind": KIND,
+            "kind": layout.PUBLISHED_KIND,
             "schema_version": SCHEMA_VERSION,
             "version": version,
             "description": description.stated(),

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
 
 from schemas.columns import column_docs
-from schemas.records import GLOBS, SCHEMA_FILES
-from schemas.sql import literal_path, quoted, quoted_path, text_rows
+from schemas.records import GLOBS
+from schemas.sql import quoted, text_rows
 from schemas.views.choice import PoolChoice
 from schemas.views.files import (
     INCLUDED,
-    KEPT_PARTS,
-    NARROWABLE,
     PART_SCAN,
     RULED_ROWS,
     Placeholders,
@@ -30,10 +27,11 @@ from schemas.views.files import (
     lake_place,
     object_path,
 )
+from schemas.views.kept_parts import keep_parts, only_parts
 from schemas.views.open_shards import STEPS, TABLE, read_open_shards
 from schemas.views.order import (
     OWNERSHIP,
-    POOL_TABLES,
+    POOL,
     named_in,
     reads_pool_alone,
     view_files,
@@ -44,9 +42,7 @@ from schemas.views.order import (
 __all__ = [
     "INCLUDED",
     "KEPT",
-    "KEPT_PARTS",
     "KEPT_TABLES",
-    "NARROWABLE",
     "OWNERSHIP",
     "PART_SCAN",
     "POOL",
@@ -55,12 +51,14 @@ __all__ = [
     "ViewFiles",
     "contents",
     "create_views",
+    "keep_parts",
     "keep_tables",
     "kept_table",
     "lake_place",
     "make_kept_views",
     "named_in",
     "object_path",
+    "only_parts",
     "reads_pool_alone",
     "relocatable_views",
     "rows_of_version",
@@ -80,10 +78,6 @@ PRICES = ("_cell_prices",)
 SUMS = ("_totals",)
 #: Steps with all columns, answers too: they stay views everywhere, so that memory does not hold the texts.
 WIDE = ("_stored", "_open_rows")
-#: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
-#: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
-#: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
-POOL = POOL_TABLES
 #: Those that read records, of cells that meet the pool's condition alone or for these alone.
 READ_RECORDS = ("_scored", "_ragged", "_left_out")
 #: The step before them that reads pool_cells.
@@ -145,7 +139,8 @@ def create_views(
             if is_table and view.name == "_left_out" and not con.execute("FROM _ragged LIMIT 1").fetchall():
                 statement = without_rows(statement)  # DuckDB would read all records, and find that no table wants them
             if is_table and view.name in READ_RECORDS and files.narrowable and choice.where.strip().lower() != "true":
-                with _of_pool_alone(con, names, choice):
+                choice.set_cells(con)
+                with only_parts(con, names.place, _parts_of_pool(con)):
                     con.execute(statement)
             else:
                 con.execute(statement)
@@ -157,26 +152,15 @@ def create_views(
         write_comments(con)
 
 
-@contextmanager
-def _of_pool_alone(con: duckdb.DuckDBPyConnection, names: Placeholders, choice: PoolChoice) -> Iterator[None]:
-    """Meanwhile the views read no parts of records but those with cells that meet the pool's condition."""
-    choice.set_cells(con)
-    place = quoted(literal_path(names.place) + "/")
-    parts = f"""
-        SELECT list({place} || replace(replace(replace(part, '[', '[[]'), '*', '[*]'), '?', '[?]'))
-        FROM (
-            SELECT DISTINCT part
-            FROM _folded
-            WHERE getvariable('pool_cells') IS NULL
-                OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
-        )
+def _parts_of_pool(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The parts with cells that meet the pool's condition."""
+    query = """
+        SELECT DISTINCT part
+        FROM _folded
+        WHERE getvariable('pool_cells') IS NULL
+            OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
     """
-    schema = quoted_path(f"{names.place}/{SCHEMA_FILES['compact/records']}")
-    con.execute(f"SET VARIABLE {KEPT_PARTS} = list_append(({parts}), {schema})")
-    try:
-        yield
-    finally:
-        con.execute(f"SET VARIABLE {KEPT_PARTS} = NULL")
+    return [part for (part,) in con.execute(query).fetchall()]
 
 
 def _shared(wanted: Collection[str]) -> set[str]:

@@ -19,10 +19,10 @@ from collectors.lake.holdings import Manifest, Part, read_holdings, read_manifes
 from collectors.lake.narrowing import narrow
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
-from collectors.publish.manifests import KIND, parsed
+from collectors.publish.manifests import parsed
 from schemas.identity import digest
 from schemas.records import FOLDED_SHARD, RUN_CELL, SCHEMA_FILES, SCHEMA_VERSION
-from schemas.views import KEPT_PARTS, NARROWABLE
+from schemas.views.files import KEPT_PARTS, NARROWABLE
 from tests.benchmarks.bench_lake import Report
 from tests.benchmarks.peak import peak_memory
 
@@ -131,7 +131,13 @@ def folded(parts: list[Part], cells: list[str], of_part: pa.Array, place: pa.Arr
 def version_manifest(manifest: Manifest) -> bytes:
     """The manifest of a published version with the same parts."""
     files = {name: {"sha256": digest(name, 64), "bytes": 2_000_000} for part in manifest.parts for name in part.objects}
-    head = {"kind": KIND, "schema_version": SCHEMA_VERSION, "version": "1.0.0", "provenance": {}, "description": {}}
+    head = {
+        "kind": layout.PUBLISHED_KIND,
+        "schema_version": SCHEMA_VERSION,
+        "version": "1.0.0",
+        "provenance": {},
+        "description": {},
+    }
     return json.dumps({**head, "counts": {"records": CELLS * ITEMS}, "files": files}).encode()
 
 

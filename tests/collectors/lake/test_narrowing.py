@@ -129,7 +129,7 @@ def sql(query: str, *options: str) -> Callable[[str], object]:
     [
         (lambda uri: load_matrix(uri, ["t"], numbers=["usd"]), ALL_OF_VERSION),
         (lambda uri: load_matrix(uri, None, PoolChoice(where="model = 'm1'"), numbers=["usd"]), 2),
-        (lambda uri: routerlake.open(uri).sql("FROM matrix WHERE model = 'm1'").fetchall(), 2),
+        (sql("SELECT sum(score) FROM matrix WHERE model = 'm1'"), 2),
         (lambda uri: routerlake.open(uri).pool("t").questions, ALL_OF_VERSION),
         (lambda uri: routerlake.open(uri).pool("t", pool="task = 't' AND model IN ('m1', 'm2')").usd, 2),
         (sql("SELECT sum(score) FROM matrix WHERE task = 't'"), MODELS),
@@ -160,6 +160,26 @@ def test_reader_opens_the_parts_that_hold_what_it_asks_for_and_lists_no_version(
         assert needed == 0 or opened
         if kind == "version":
             assert not counts.listed
+
+
+def test_relation_is_asked_of_all_parts_because_another_query_may_be_built_on_it(
+    tmp_path: Path, parts_of_a_cell: None
+) -> None:
+    lake = plain_lake(str(tmp_path / "lake"), MODELS).lake
+    compact(lake)
+    relation = routerlake.open(lake.uri).sql("FROM matrix WHERE model = 'm1'")
+    every = "SELECT count(DISTINCT model) FROM matrix"
+    assert relation.query("mine", every).fetchall() == [(MODELS,)]
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "[]", "{", '{"files": {}}', '{"kind": "routerlake snapshot", "files": [1, 2]}', "[" * 100_000]
+)
+def test_lake_with_a_foreign_or_damaged_manifest_is_listed(tmp_path: Path, manifest: str) -> None:
+    lake = plain_lake(str(tmp_path / "lake"), MODELS).lake
+    names = lake.names("shards")
+    (tmp_path / "lake/manifest.json").write_text(manifest)
+    assert Lake(lake.uri).open_for_reading().names("shards") == names != []
 
 
 def _bound(counts: Counts) -> int:

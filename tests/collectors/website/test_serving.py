@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.publish import manifests
+from collectors.lake import layout
 from collectors.website.building import KIND, SITE_MANIFEST
 from collectors.website.serving import server
 from schemas.records import SCHEMA_VERSION
@@ -22,7 +22,7 @@ from schemas.records import SCHEMA_VERSION
 DATA = bytes(range(256)) * 8
 MANIFEST = json.dumps(
     {
-        "kind": manifests.KIND,
+        "kind": layout.PUBLISHED_KIND,
         "schema_version": SCHEMA_VERSION,
         "version": "1.0.0",
         "counts": {},
